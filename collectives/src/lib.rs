@@ -1,0 +1,1 @@
+//! All-reduce and its kin over NCCL, TCP and threads behind one trait.

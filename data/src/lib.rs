@@ -1,0 +1,1 @@
+//! Readers of public dataset formats, one Arrow store, tokenizer training, batches.

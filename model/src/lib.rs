@@ -1,0 +1,1 @@
+//! UniMSE in tch: T5, fusion, encoders, contrastive loss, labels, decoding, metrics.

@@ -1,0 +1,1 @@
+//! What tch lacks: hooks, fused optimiser, host views of tensors, run-time CUDA.
