@@ -1,0 +1,99 @@
+//! The inter-modality contrastive loss: InfoNCE from text to acoustic and from text to visual.
+//!
+//! As in the paper, the text side is the stream after each of the last encoder blocks (fusion included), and the
+//! losses of the blocks add up. Text and modality are each averaged over their true positions, projected to a common
+//! space and compared by cosine; the positive is the sample itself, negatives are the other samples of the batch that
+//! have the modality. There is no acoustic-visual pair and labels play no part.
+
+use tch::nn::Module;
+use tch::{Kind, Reduction, Tensor, nn};
+
+use crate::config::Config;
+use crate::encoders::EncodedModality;
+use crate::t5::{lowest, projection};
+
+/// Pulls the text of a sample towards the same sample's sound and picture.
+#[derive(Debug)]
+pub struct Contrastive {
+    text: nn::Linear,
+    acoustic: Option<nn::Linear>,
+    visual: Option<nn::Linear>,
+    temperature: f64,
+}
+
+impl Contrastive {
+    /// Creates the projections under `path`, `contrastive`: one for text and one for each modality that exists and has
+    /// a weight above 0. `None` if there is none.
+    pub fn new(path: &nn::Path, config: &Config) -> Option<Self> {
+        let contrastive = &config.unimse.contrastive;
+        let linear = |name: &str, inputs: i64| {
+            projection(&(path / name), inputs, contrastive.dim, (inputs as f64).powf(-0.5))
+        };
+        let modality = |name: &str, weight: f64, modality: &crate::config::ModalityConfig| {
+            (weight > 0.0 && modality.exists()).then(|| linear(name, modality.output_width()))
+        };
+        let acoustic = modality("acoustic", contrastive.acoustic, &config.unimse.acoustic);
+        let visual = modality("visual", contrastive.visual, &config.unimse.visual);
+        if acoustic.is_none() && visual.is_none() {
+            return None;
+        }
+        let text = linear("text", config.t5.d_model);
+        Some(Self { text, acoustic, visual, temperature: contrastive.temperature })
+    }
+
+    /// Returns the text-acoustic and the text-visual loss, each a sum over the samples that have the modality and over
+    /// `blocks`, which are the text streams `[B, L, d_model]` with their `mask [B, L]`; 0 for a modality without loss.
+    pub fn forward(
+        &self,
+        blocks: &[Tensor],
+        mask: &Tensor,
+        acoustic: Option<&EncodedModality>,
+        visual: Option<&EncodedModality>,
+    ) -> (Tensor, Tensor) {
+        let queries: Vec<Tensor> =
+            blocks.iter().map(|block| unit(&self.text.forward(&masked_mean(block, mask)))).collect();
+        let sum = |linear: Option<&nn::Linear>, encoded: Option<&EncodedModality>| match linear.zip(encoded) {
+            Some((linear, encoded)) => {
+                let keys = unit(&linear.forward(&encoded.mean));
+                let losses: Vec<Tensor> = queries
+                    .iter()
+                    .map(|query| info_nce(query, &keys, &encoded.present, self.temperature))
+                    .collect();
+                Tensor::stack(&losses, 0).sum(Kind::Float)
+            }
+            None => Tensor::zeros([], (Kind::Float, mask.device())),
+        };
+        (sum(self.acoustic.as_ref(), acoustic), sum(self.visual.as_ref(), visual))
+    }
+}
+
+/// Averages `states [B, L, d]` over the positions where `mask [B, L]` is not 0; a row without any gives zeros.
+pub fn masked_mean(states: &Tensor, mask: &Tensor) -> Tensor {
+    let mask = mask.ne(0).to_kind(states.kind()).unsqueeze(2);
+    let count = mask.sum_dim_intlist(1, false, states.kind()).clamp_min(1.0);
+    (states * mask).sum_dim_intlist(1, false, states.kind()) / count
+}
+
+/// Returns the sum over present samples of `-log softmax(query . keys / temperature)` at the sample itself.
+///
+/// `queries` and `keys` are unit vectors `[B, d]`; where `present [B]` is 0 a sample is neither anchor nor negative.
+pub fn info_nce(queries: &Tensor, keys: &Tensor, present: &Tensor, temperature: f64) -> Tensor {
+    let batch = queries.size()[0];
+    let scores = queries.matmul(&keys.transpose(0, 1)).to_kind(Kind::Float) / temperature;
+    let absent = present.eq(0);
+    let scores = scores.masked_fill(&absent.unsqueeze(0), lowest(Kind::Float));
+    let itself = Tensor::arange(batch, (Kind::Int64, queries.device()));
+    let losses = scores.cross_entropy_loss::<Tensor>(&itself, None, Reduction::None, -100, 0.0);
+    // An absent anchor's own score is hidden too, so its loss is a huge finite number: dropped, never multiplied.
+    losses.masked_fill(&absent, 0.0).sum(Kind::Float)
+}
+
+/// Scales rows to length 1 in 32 bits; a zero row stays zero.
+fn unit(rows: &Tensor) -> Tensor {
+    let rows = rows.to_kind(Kind::Float);
+    let length = rows.norm_scalaropt_dim(2, 1, true).clamp_min(1e-12);
+    rows / length
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,76 @@
+//! Multi-head attention without scaling.
+
+use tch::nn::Module;
+use tch::{Kind, Tensor, nn};
+
+use super::projection;
+use crate::config::T5Config;
+
+/// Attends with queries from one sequence to keys and values of the same or another.
+#[derive(Debug)]
+pub struct Attention {
+    q: nn::Linear,
+    k: nn::Linear,
+    v: nn::Linear,
+    o: nn::Linear,
+    heads: i64,
+    d_kv: i64,
+    dropout: f64,
+}
+
+/// Holds keys and values, each `[B, H, S, d_kv]`.
+#[derive(Debug)]
+pub struct KeyValue {
+    /// What queries are compared with.
+    pub key: Tensor,
+    /// What is averaged.
+    pub value: Tensor,
+}
+
+impl Attention {
+    /// Creates `q, k, v, o` under `path`, which is `SelfAttention` or `EncDecAttention` of a block's layer.
+    pub fn new(path: &nn::Path, config: &T5Config) -> Self {
+        let (d_model, inner, factor) = (config.d_model, config.inner_dim(), config.initializer_factor);
+        let model = d_model as f64;
+        Self {
+            q: projection(&(path / "q"), d_model, inner, factor * (model * config.d_kv as f64).powf(-0.5)),
+            k: projection(&(path / "k"), d_model, inner, factor * model.powf(-0.5)),
+            v: projection(&(path / "v"), d_model, inner, factor * model.powf(-0.5)),
+            o: projection(&(path / "o"), inner, d_model, factor * (inner as f64).powf(-0.5)),
+            heads: config.num_heads,
+            d_kv: config.d_kv,
+            dropout: config.dropout_rate,
+        }
+    }
+
+    /// Computes the keys and values of `states [B, S, d_model]`.
+    pub fn project(&self, states: &Tensor) -> KeyValue {
+        KeyValue { key: self.split(&self.k.forward(states)), value: self.split(&self.v.forward(states)) }
+    }
+
+    /// Attends from `hidden [B, Q, d_model]`; `bias` is added to the scores and broadcasts to `[B, H, Q, S]`.
+    pub fn forward(&self, hidden: &Tensor, memory: &KeyValue, bias: &Tensor, train: bool) -> Tensor {
+        let query = self.split(&self.q.forward(hidden));
+        let attended = if query.device().is_cuda() {
+            // The memory-efficient kernel is the only fused one that gives the bias a gradient.
+            let dropout = if train { self.dropout } else { 0.0 };
+            let bias = bias.to_kind(query.kind());
+            let KeyValue { key, value } = memory;
+            Tensor::scaled_dot_product_attention(&query, key, value, Some(&bias), dropout, false, 1.0, false)
+        } else {
+            // libtorch's fused CPU kernel gives the bias no gradient, and at our lengths it is not faster.
+            let mut scores = query.matmul(&memory.key.transpose(-1, -2));
+            scores += bias;
+            let weights = scores.softmax(-1, Kind::Float).to_kind(memory.value.kind());
+            weights.dropout(self.dropout, train).matmul(&memory.value)
+        };
+        let (batch, length) = (hidden.size()[0], hidden.size()[1]);
+        self.o.forward(&attended.transpose(1, 2).reshape([batch, length, self.heads * self.d_kv]))
+    }
+
+    /// Splits `[B, L, H * d_kv]` into heads `[B, H, L, d_kv]`, a view.
+    fn split(&self, projected: &Tensor) -> Tensor {
+        let size = projected.size();
+        projected.view([size[0], size[1], self.heads, self.d_kv]).transpose(1, 2)
+    }
+}

@@ -1,0 +1,201 @@
+//! The decoder stack: all positions at once for training, one at a time with a cache for generation.
+
+use tch::{Tensor, nn};
+
+use super::{Attention, FeedForward, KeyValue, LayerNorm, RelativeBias};
+use crate::config::Config;
+use crate::fusion::Fusion;
+
+/// Predicts each token from the ones before it and from the encoder's states.
+#[derive(Debug)]
+pub struct Decoder {
+    blocks: Vec<Block>,
+    relative: RelativeBias,
+    final_norm: LayerNorm,
+    dropout: f64,
+}
+
+/// Carries everything that generation needs from one token to the next: the keys and values of earlier tokens and of
+/// the encoder, the position biases, and the utterance vectors for the fusion layers.
+#[derive(Debug)]
+pub struct Cache {
+    blocks: Vec<BlockCache>,
+    /// The causal bias `[1, H, max, max]` of all positions that can come.
+    self_bias: Tensor,
+    cross_bias: Tensor,
+    modalities: Option<Tensor>,
+    position: i64,
+    capacity: i64,
+}
+
+#[derive(Debug)]
+struct BlockCache {
+    own: Option<KeyValue>,
+    memory: KeyValue,
+}
+
+#[derive(Debug)]
+struct Block {
+    self_norm: LayerNorm,
+    self_attention: Attention,
+    cross_norm: LayerNorm,
+    cross_attention: Attention,
+    feed_forward: FeedForward,
+    fusion: Option<Fusion>,
+    dropout: f64,
+}
+
+/// What all blocks of one pass share.
+struct Shared<'a> {
+    self_bias: &'a Tensor,
+    cross_bias: &'a Tensor,
+    modalities: Option<&'a Tensor>,
+    train: bool,
+}
+
+impl Decoder {
+    /// Creates the stack under `path`, which is the checkpoint's `decoder`.
+    pub fn new(path: &nn::Path, config: &Config) -> Self {
+        let t5 = &config.t5;
+        let first_fused = t5.decoder_layers() - config.unimse.fusion.layers;
+        let block_path = |index: i64| path / "block" / index;
+        let relative = block_path(0) / "layer" / 0 / "SelfAttention" / "relative_attention_bias";
+        Self {
+            relative: RelativeBias::new(&relative, t5, false),
+            blocks: (0..t5.decoder_layers())
+                .map(|index| Block::new(&block_path(index), config, index >= first_fused))
+                .collect(),
+            final_norm: LayerNorm::new(&(path / "final_layer_norm"), t5.d_model, t5.layer_norm_epsilon),
+            dropout: t5.dropout_rate,
+        }
+    }
+
+    /// Returns the position bias of this stack, for [`Decoder::forward`].
+    pub fn relative(&self) -> &RelativeBias {
+        &self.relative
+    }
+
+    /// Decodes all of `embedded [B, T, d_model]` at once; returns states `[B, T, d_model]` after the final norm.
+    ///
+    /// `self_bias [1, H, T, T]` says which position sees which (normally `relative().causal(T)`), `states [B, S,
+    /// d_model]` are the encoder's, `cross_bias [B, 1, 1, S]` hides its padding.
+    pub fn forward(
+        &self,
+        embedded: &Tensor,
+        self_bias: &Tensor,
+        states: &Tensor,
+        cross_bias: &Tensor,
+        modalities: Option<&Tensor>,
+        train: bool,
+    ) -> Tensor {
+        let shared = Shared { self_bias, cross_bias, modalities, train };
+        let mut hidden = embedded.dropout(self.dropout, train);
+        for block in &self.blocks {
+            let memory = block.cross_attention.project(states);
+            hidden = block.forward(&hidden, None, &memory, &shared);
+        }
+        self.final_norm.forward(&hidden).dropout(self.dropout, train)
+    }
+
+    /// Prepares the generation of up to `capacity` tokens.
+    pub fn start(
+        &self,
+        states: &Tensor,
+        cross_bias: &Tensor,
+        modalities: Option<&Tensor>,
+        capacity: i64,
+    ) -> Cache {
+        Cache {
+            blocks: self
+                .blocks
+                .iter()
+                .map(|block| BlockCache { own: None, memory: block.cross_attention.project(states) })
+                .collect(),
+            self_bias: self.relative.causal(capacity),
+            cross_bias: cross_bias.shallow_clone(),
+            modalities: modalities.map(Tensor::shallow_clone),
+            position: 0,
+            capacity,
+        }
+    }
+
+    /// Decodes the next token, `embedded [B, 1, d_model]`; returns its state `[B, 1, d_model]` after the final norm.
+    ///
+    /// Call it without gradients: the cache is written in place.
+    pub fn step(&self, embedded: &Tensor, cache: &mut Cache) -> Tensor {
+        let Cache { blocks, self_bias, cross_bias, modalities, position, capacity } = cache;
+        let row = self_bias.narrow(2, *position, 1).narrow(3, 0, *position + 1);
+        let shared = Shared { self_bias: &row, cross_bias, modalities: modalities.as_ref(), train: false };
+        let mut hidden = embedded.shallow_clone();
+        for (block, block_cache) in self.blocks.iter().zip(blocks) {
+            let slot = Slot { stored: &mut block_cache.own, position: *position, capacity: *capacity };
+            hidden = block.forward(&hidden, Some(slot), &block_cache.memory, &shared);
+        }
+        *position += 1;
+        self.final_norm.forward(&hidden)
+    }
+}
+
+impl Block {
+    fn new(path: &nn::Path, config: &Config, fused: bool) -> Self {
+        let t5 = &config.t5;
+        let layer = path / "layer";
+        let norm = |index: i64| LayerNorm::new(&(&layer / index / "layer_norm"), t5.d_model, t5.layer_norm_epsilon);
+        Self {
+            self_attention: Attention::new(&(&layer / 0 / "SelfAttention"), t5),
+            self_norm: norm(0),
+            cross_attention: Attention::new(&(&layer / 1 / "EncDecAttention"), t5),
+            cross_norm: norm(1),
+            feed_forward: FeedForward::new(&(&layer / 2), t5),
+            fusion: fused.then(|| Fusion::new(&(path / "fusion"), config)),
+            dropout: t5.dropout_rate,
+        }
+    }
+
+    fn forward(&self, hidden: &Tensor, slot: Option<Slot>, memory: &KeyValue, shared: &Shared) -> Tensor {
+        let &Shared { self_bias, cross_bias, modalities, train } = shared;
+        let normed = self.self_norm.forward(hidden);
+        let fresh = self.self_attention.project(&normed);
+        let own = match slot {
+            Some(slot) => slot.append(&fresh),
+            None => fresh,
+        };
+        let attended = self.self_attention.forward(&normed, &own, self_bias, train);
+        let hidden = hidden + attended.dropout(self.dropout, train);
+
+        let normed = self.cross_norm.forward(&hidden);
+        let attended = self.cross_attention.forward(&normed, memory, cross_bias, train);
+        let hidden = hidden + attended.dropout(self.dropout, train);
+
+        let hidden = self.feed_forward.forward(&hidden, train);
+        match &self.fusion {
+            Some(fusion) => fusion.forward(&hidden, modalities),
+            None => hidden,
+        }
+    }
+}
+
+/// One block's place in the cache for the keys and values of the next token.
+struct Slot<'a> {
+    stored: &'a mut Option<KeyValue>,
+    position: i64,
+    capacity: i64,
+}
+
+impl Slot<'_> {
+    /// Writes `fresh [B, H, 1, d_kv]` behind the earlier tokens and returns a view of all so far.
+    fn append(self, fresh: &KeyValue) -> KeyValue {
+        let room = |like: &Tensor| {
+            let mut size = like.size();
+            size[2] = self.capacity;
+            like.new_empty(size, (like.kind(), like.device()))
+        };
+        let stored =
+            self.stored.get_or_insert_with(|| KeyValue { key: room(&fresh.key), value: room(&fresh.value) });
+        let put = |store: &Tensor, new: &Tensor| {
+            store.narrow(2, self.position, 1).copy_(new);
+            store.narrow(2, 0, self.position + 1)
+        };
+        KeyValue { key: put(&stored.key, &fresh.key), value: put(&stored.value, &fresh.value) }
+    }
+}

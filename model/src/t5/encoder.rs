@@ -1,0 +1,100 @@
+//! The encoder stack.
+
+use tch::{Tensor, nn};
+
+use super::{Attention, FeedForward, LayerNorm, RelativeBias, padding_bias};
+use crate::config::Config;
+use crate::fusion::Fusion;
+
+/// Reads the whole input at once, every position seeing every other.
+#[derive(Debug)]
+pub struct Encoder {
+    blocks: Vec<Block>,
+    relative: RelativeBias,
+    final_norm: LayerNorm,
+    dropout: f64,
+}
+
+/// Holds what the rest of the model needs of an encoder pass.
+#[derive(Debug)]
+pub struct EncoderOutput {
+    /// The states `[B, L, d_model]` after the final norm.
+    pub states: Tensor,
+    /// The stream `[B, L, d_model]` after each of the last blocks that were asked for, fusion included, first to last.
+    pub blocks: Vec<Tensor>,
+}
+
+#[derive(Debug)]
+struct Block {
+    norm: LayerNorm,
+    attention: Attention,
+    feed_forward: FeedForward,
+    fusion: Option<Fusion>,
+    dropout: f64,
+}
+
+impl Encoder {
+    /// Creates the stack under `path`, which is the checkpoint's `encoder`.
+    pub fn new(path: &nn::Path, config: &Config) -> Self {
+        let t5 = &config.t5;
+        let first_fused = t5.num_layers - config.unimse.fusion.layers;
+        let block_path = |index: i64| path / "block" / index;
+        let relative = block_path(0) / "layer" / 0 / "SelfAttention" / "relative_attention_bias";
+        Self {
+            relative: RelativeBias::new(&relative, t5, true),
+            blocks: (0..t5.num_layers)
+                .map(|index| Block::new(&block_path(index), config, index >= first_fused))
+                .collect(),
+            final_norm: LayerNorm::new(&(path / "final_layer_norm"), t5.d_model, t5.layer_norm_epsilon),
+            dropout: t5.dropout_rate,
+        }
+    }
+
+    /// Encodes `embedded [B, L, d_model]`. Positions where `mask [B, L]` is 0 are seen by none, `modalities [B, M]`
+    /// are the utterance vectors for the fusion layers, and the streams of the last `keep` blocks are returned too.
+    pub fn forward(
+        &self,
+        embedded: &Tensor,
+        mask: &Tensor,
+        modalities: Option<&Tensor>,
+        keep: usize,
+        train: bool,
+    ) -> EncoderOutput {
+        let mut hidden = embedded.dropout(self.dropout, train);
+        let bias = self.relative.forward(hidden.size()[1]) + padding_bias(mask, hidden.kind());
+        let first_kept = self.blocks.len().saturating_sub(keep);
+        let mut blocks = Vec::with_capacity(keep);
+        for (index, block) in self.blocks.iter().enumerate() {
+            hidden = block.forward(&hidden, &bias, modalities, train);
+            if index >= first_kept {
+                blocks.push(hidden.shallow_clone());
+            }
+        }
+        EncoderOutput { states: self.final_norm.forward(&hidden).dropout(self.dropout, train), blocks }
+    }
+}
+
+impl Block {
+    fn new(path: &nn::Path, config: &Config, fused: bool) -> Self {
+        let t5 = &config.t5;
+        let layer = path / "layer";
+        Self {
+            attention: Attention::new(&(&layer / 0 / "SelfAttention"), t5),
+            norm: LayerNorm::new(&(&layer / 0 / "layer_norm"), t5.d_model, t5.layer_norm_epsilon),
+            feed_forward: FeedForward::new(&(&layer / 1), t5),
+            fusion: fused.then(|| Fusion::new(&(path / "fusion"), config)),
+            dropout: t5.dropout_rate,
+        }
+    }
+
+    fn forward(&self, hidden: &Tensor, bias: &Tensor, modalities: Option<&Tensor>, train: bool) -> Tensor {
+        let normed = self.norm.forward(hidden);
+        let memory = self.attention.project(&normed);
+        let hidden = hidden + self.attention.forward(&normed, &memory, bias, train).dropout(self.dropout, train);
+        let hidden = self.feed_forward.forward(&hidden, train);
+        match &self.fusion {
+            Some(fusion) => fusion.forward(&hidden, modalities),
+            None => hidden,
+        }
+    }
+}

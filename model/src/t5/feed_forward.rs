@@ -1,0 +1,51 @@
+//! The feed-forward sublayer, `DenseReluDense` in the checkpoint.
+
+use tch::nn::Module;
+use tch::{Tensor, nn};
+
+use super::{LayerNorm, projection};
+use crate::config::{FeedForwardProjection, T5Config};
+
+/// Norm, widen, activate, narrow, add to the stream.
+#[derive(Debug)]
+pub struct FeedForward {
+    norm: LayerNorm,
+    inner: Inner,
+    wo: nn::Linear,
+    dropout: f64,
+}
+
+#[derive(Debug)]
+enum Inner {
+    Relu { wi: nn::Linear },
+    GatedGelu { wi_0: nn::Linear, wi_1: nn::Linear },
+}
+
+impl FeedForward {
+    /// Creates the sublayer under `path`, which is a block's `layer.1` (encoder) or `layer.2` (decoder).
+    pub fn new(path: &nn::Path, config: &T5Config) -> Self {
+        let dense = path / "DenseReluDense";
+        let (d_model, d_ff, factor) = (config.d_model, config.d_ff, config.initializer_factor);
+        let widen = |name: &str| projection(&(&dense / name), d_model, d_ff, factor * (d_model as f64).powf(-0.5));
+        let inner = match config.feed_forward_proj {
+            FeedForwardProjection::Relu => Inner::Relu { wi: widen("wi") },
+            FeedForwardProjection::GatedGelu => Inner::GatedGelu { wi_0: widen("wi_0"), wi_1: widen("wi_1") },
+        };
+        Self {
+            inner,
+            wo: projection(&(&dense / "wo"), d_ff, d_model, factor * (d_ff as f64).powf(-0.5)),
+            norm: LayerNorm::new(&(path / "layer_norm"), d_model, config.layer_norm_epsilon),
+            dropout: config.dropout_rate,
+        }
+    }
+
+    /// Maps the stream `[B, L, d_model]` to the stream after this sublayer.
+    pub fn forward(&self, hidden: &Tensor, train: bool) -> Tensor {
+        let normed = self.norm.forward(hidden);
+        let inner = match &self.inner {
+            Inner::Relu { wi } => wi.forward(&normed).relu(),
+            Inner::GatedGelu { wi_0, wi_1 } => wi_0.forward(&normed).gelu("tanh") * wi_1.forward(&normed),
+        };
+        hidden + self.wo.forward(&inner.dropout(self.dropout, train)).dropout(self.dropout, train)
+    }
+}

@@ -1,0 +1,22 @@
+//! The RMS norm of T5.
+
+use tch::{Tensor, nn};
+
+/// Scales by the root of the mean square; no mean is subtracted and there is no bias.
+#[derive(Debug)]
+pub struct LayerNorm {
+    weight: Tensor,
+    epsilon: f64,
+}
+
+impl LayerNorm {
+    /// Creates `weight [width]`, all ones.
+    pub fn new(path: &nn::Path, width: i64, epsilon: f64) -> Self {
+        Self { weight: path.ones("weight", &[width]), epsilon }
+    }
+
+    /// Normalises the last dimension; the mean square is taken in 32 bits whatever the element type.
+    pub fn forward(&self, hidden: &Tensor) -> Tensor {
+        hidden.rms_norm(self.weight.size(), Some(&self.weight), self.epsilon)
+    }
+}

@@ -1,0 +1,224 @@
+//! The whole model: T5 with fusion layers, the modality encoders and the contrastive losses.
+
+mod batch;
+
+pub use batch::{Batch, Inputs, Output};
+
+use tch::{Kind, Reduction, Tensor, nn};
+
+use crate::Error;
+use crate::config::Config;
+use crate::contrastive::Contrastive;
+use crate::encoders::{EncodedModality, ModalityEncoder};
+use crate::t5::{Cache, Decoder, Encoder, padding_bias, projection};
+
+/// Marks target positions that are padding; they have no loss.
+pub const IGNORED_TARGET: i64 = -100;
+
+/// Generates universal labels from text, sound and picture.
+#[derive(Debug)]
+pub struct UniMse {
+    config: Config,
+    /// `[vocab, d_model]`, the embedding of both stacks and, if tied, the output layer.
+    shared: Tensor,
+    acoustic: Option<ModalityEncoder>,
+    visual: Option<ModalityEncoder>,
+    encoder: Encoder,
+    decoder: Decoder,
+    contrastive: Option<Contrastive>,
+    lm_head: Option<nn::Linear>,
+}
+
+/// Holds everything that the decoder and the losses need of the input side.
+#[derive(Debug)]
+pub struct Encoded {
+    /// The encoder's states `[B, L, d_model]`.
+    pub states: Tensor,
+    /// `[B, 1, 1, L]`, hides the padding of `states`.
+    pub cross_bias: Tensor,
+    /// The utterance vectors `[B, da + dv]` for the fusion layers; `None` for a text-only model.
+    pub modalities: Option<Tensor>,
+    /// The text streams `[B, L, d_model]` after the last encoder blocks, for the contrastive losses.
+    pub blocks: Vec<Tensor>,
+    /// The acoustic side, if the model has one.
+    pub acoustic: Option<EncodedModality>,
+    /// The visual side, if the model has one.
+    pub visual: Option<EncodedModality>,
+}
+
+impl Encoded {
+    /// Keeps `length` samples from `start` on, as views.
+    pub(crate) fn narrow(&self, start: i64, length: i64) -> Self {
+        let cut = |tensor: &Tensor| tensor.narrow(0, start, length);
+        Self {
+            states: cut(&self.states),
+            cross_bias: cut(&self.cross_bias),
+            modalities: self.modalities.as_ref().map(cut),
+            blocks: Vec::new(),
+            acoustic: None,
+            visual: None,
+        }
+    }
+}
+
+impl UniMse {
+    /// Creates the model with initial weights under `path`, which is the root of a variable store.
+    ///
+    /// Weights come from libtorch's generator: seed it for a repeatable start. Fails if `config` is not valid.
+    pub fn new(path: &nn::Path, config: &Config) -> Result<Self, Error> {
+        config.validate()?;
+        let t5 = &config.t5;
+        let lm_head_stdev = t5.initializer_factor;
+        Ok(Self {
+            shared: (path / "shared").randn("weight", &[t5.vocab_size, t5.d_model], 0.0, t5.initializer_factor),
+            acoustic: ModalityEncoder::new(&(path / "acoustic"), "acoustic", &config.unimse.acoustic),
+            visual: ModalityEncoder::new(&(path / "visual"), "visual", &config.unimse.visual),
+            encoder: Encoder::new(&(path / "encoder"), config),
+            contrastive: Contrastive::new(&(path / "contrastive"), config),
+            decoder: Decoder::new(&(path / "decoder"), config),
+            lm_head: (!t5.tie_word_embeddings)
+                .then(|| projection(&(path / "lm_head"), t5.d_model, t5.vocab_size, lm_head_stdev)),
+            config: config.clone(),
+        })
+    }
+
+    /// Returns the configuration that the model was made from.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Encodes text and modalities. `train` switches dropout on.
+    ///
+    /// Fails if features have a dimension that the configuration does not list.
+    pub fn encode(&self, inputs: &Inputs, train: bool) -> Result<Encoded, Error> {
+        let batch = inputs.input_ids.size()[0];
+        let encode = |encoder: Option<&ModalityEncoder>, modality| {
+            encoder.map(|encoder| encoder.encode(modality, batch, train)).transpose()
+        };
+        let acoustic = encode(self.acoustic.as_ref(), &inputs.acoustic)?;
+        let visual = encode(self.visual.as_ref(), &inputs.visual)?;
+        let embedded = self.embed(&inputs.input_ids);
+        let vectors: Vec<Tensor> =
+            [&acoustic, &visual].into_iter().flatten().map(|side| side.utterance.to_kind(embedded.kind())).collect();
+        let modalities = (!vectors.is_empty()).then(|| Tensor::cat(&vectors, 1));
+        let keep = if self.contrastive.is_some() { self.config.unimse.contrastive.layers as usize } else { 0 };
+        let output = self.encoder.forward(&embedded, &inputs.attention_mask, modalities.as_ref(), keep, train);
+        Ok(Encoded {
+            cross_bias: padding_bias(&inputs.attention_mask, output.states.kind()),
+            states: output.states,
+            modalities,
+            blocks: output.blocks,
+            acoustic,
+            visual,
+        })
+    }
+
+    /// Runs the model on a batch with targets (teacher forcing). `train` switches dropout on; gradients follow the
+    /// caller's `no_grad`.
+    ///
+    /// Fails if features have a dimension that the configuration does not list.
+    pub fn forward(&self, batch: &Batch, train: bool) -> Result<Output, Error> {
+        let encoded = self.encode(&batch.inputs, train)?;
+        let hidden = self.decode(&encoded, &self.shift_right(&batch.targets), train);
+        let logits = self.logits(&hidden);
+
+        let size = batch.targets.size();
+        let nll = logits
+            .view([-1, self.config.t5.vocab_size])
+            .to_kind(Kind::Float)
+            .cross_entropy_loss::<Tensor>(&batch.targets.reshape([-1]), None, Reduction::None, IGNORED_TARGET, 0.0)
+            .view([size[0], size[1]])
+            .sum_dim_intlist(1, false, Kind::Float);
+        let (contrastive_acoustic_sum, contrastive_visual_sum) = match &self.contrastive {
+            Some(contrastive) => contrastive.forward(
+                &encoded.blocks,
+                &batch.inputs.attention_mask,
+                encoded.acoustic.as_ref(),
+                encoded.visual.as_ref(),
+            ),
+            None => (nll.new_zeros([], (Kind::Float, nll.device())), nll.new_zeros([], (Kind::Float, nll.device()))),
+        };
+        Ok(Output {
+            ce_sum: nll.sum(Kind::Float),
+            tokens: batch.targets.ne(IGNORED_TARGET).sum(Kind::Int64),
+            nll,
+            contrastive_acoustic_sum,
+            contrastive_visual_sum,
+            logits,
+        })
+    }
+
+    /// Returns this batch's share of a step's loss: `ce_sum / tokens + (alpha ta + beta tv) / samples`.
+    ///
+    /// `tokens` and `samples` count the global batch, so the shares of all micro-shards of a step add up to its loss.
+    pub fn loss(&self, output: &Output, tokens: f64, samples: f64) -> Tensor {
+        let weights = &self.config.unimse.contrastive;
+        let contrastive = &output.contrastive_acoustic_sum * weights.acoustic
+            + &output.contrastive_visual_sum * weights.visual;
+        &output.ce_sum / tokens + contrastive / samples
+    }
+
+    /// Decodes given decoder inputs `[B, T]` all at once; returns states `[B, T, d_model]`.
+    pub fn decode(&self, encoded: &Encoded, decoder_input_ids: &Tensor, train: bool) -> Tensor {
+        let self_bias = self.decoder.relative().causal(decoder_input_ids.size()[1]);
+        self.decode_with_bias(encoded, decoder_input_ids, &self_bias, train)
+    }
+
+    /// As [`UniMse::decode`], with the caller's own `self_bias [1, H, T, T]`.
+    pub(crate) fn decode_with_bias(&self, encoded: &Encoded, ids: &Tensor, self_bias: &Tensor, train: bool) -> Tensor {
+        let Encoded { states, cross_bias, modalities, .. } = encoded;
+        self.decoder.forward(&self.embed(ids), self_bias, states, cross_bias, modalities.as_ref(), train)
+    }
+
+    /// Returns the decoder stack's position bias, for trees of tokens.
+    pub(crate) fn decoder(&self) -> &Decoder {
+        &self.decoder
+    }
+
+    /// Prepares the generation of up to `capacity` tokens for each sample.
+    pub fn start(&self, encoded: &Encoded, capacity: i64) -> Cache {
+        self.decoder.start(&encoded.states, &encoded.cross_bias, encoded.modalities.as_ref(), capacity)
+    }
+
+    /// Feeds the next token of each sample, `tokens [B]`; returns states `[B, 1, d_model]`. Call it under `no_grad`.
+    pub fn step(&self, tokens: &Tensor, cache: &mut Cache) -> Tensor {
+        self.decoder.step(&self.embed(&tokens.unsqueeze(1)), cache)
+    }
+
+    /// Maps decoder states `[.., d_model]` to scores of all tokens `[.., vocab]`.
+    pub fn logits(&self, hidden: &Tensor) -> Tensor {
+        let weight = self.lm_head.as_ref().map_or(&self.shared, |head| &head.ws);
+        self.scaled(hidden).linear::<Tensor>(weight, None)
+    }
+
+    /// Maps decoder states `[.., d_model]` to scores of the given tokens only, `[.., tokens.len()]`.
+    pub fn logits_of(&self, hidden: &Tensor, tokens: &Tensor) -> Tensor {
+        let weight = self.lm_head.as_ref().map_or(&self.shared, |head| &head.ws);
+        self.scaled(hidden).linear::<Tensor>(&weight.index_select(0, tokens), None)
+    }
+
+    /// Makes decoder inputs of targets `[B, T]`: the start token, then all targets but the last.
+    pub fn shift_right(&self, targets: &Tensor) -> Tensor {
+        let t5 = &self.config.t5;
+        let size = targets.size();
+        let start = targets.new_full([size[0], 1], t5.decoder_start_token_id, (Kind::Int64, targets.device()));
+        let earlier = targets.narrow(1, 0, size[1] - 1);
+        Tensor::cat(&[start, earlier.masked_fill(&earlier.eq(IGNORED_TARGET), t5.pad_token_id)], 1)
+    }
+
+    /// A tied output layer is the embedding, which has unit deviation, so the states are scaled down for it.
+    fn scaled(&self, hidden: &Tensor) -> Tensor {
+        if self.config.t5.scales_outputs() {
+            hidden * (self.config.t5.d_model as f64).powf(-0.5)
+        } else {
+            hidden.shallow_clone()
+        }
+    }
+
+    fn embed(&self, ids: &Tensor) -> Tensor {
+        Tensor::embedding(&self.shared, ids, -1, false, false)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,66 @@
+//! What goes into the model and what comes out.
+
+use tch::{Device, Tensor};
+
+use crate::encoders::Modality;
+
+/// Holds the inputs of `B` samples.
+#[derive(Debug)]
+pub struct Inputs {
+    /// `[B, L]`, tokens of the text, padded on the right (`Int64`).
+    pub input_ids: Tensor,
+    /// `[B, L]`, 0 at padding and 1 elsewhere (any kind).
+    pub attention_mask: Tensor,
+    /// The sound of those samples that have it.
+    pub acoustic: Modality,
+    /// The picture of those samples that have it.
+    pub visual: Modality,
+}
+
+/// Holds inputs with their targets.
+#[derive(Debug)]
+pub struct Batch {
+    /// The input side.
+    pub inputs: Inputs,
+    /// `[B, T]`, tokens of the label string with its end token, padded on the right with
+    /// [`super::IGNORED_TARGET`] (`Int64`).
+    pub targets: Tensor,
+}
+
+/// Holds the sums of a batch, for the caller to divide by the counts of the global batch.
+#[derive(Debug)]
+pub struct Output {
+    /// Sum over target tokens of the cross-entropy, natural logarithm (scalar, `Float`).
+    pub ce_sum: Tensor,
+    /// Number of target tokens (scalar, `Int64`).
+    pub tokens: Tensor,
+    /// `[B]`, each sample's part of `ce_sum`.
+    pub nll: Tensor,
+    /// Sum over samples and blocks of the text-acoustic loss, without its weight (scalar, `Float`).
+    pub contrastive_acoustic_sum: Tensor,
+    /// Sum over samples and blocks of the text-visual loss, without its weight (scalar, `Float`).
+    pub contrastive_visual_sum: Tensor,
+    /// `[B, T, vocab]`, scores of every token at every target position.
+    pub logits: Tensor,
+}
+
+impl Inputs {
+    /// Copies all tensors to a device.
+    #[must_use]
+    pub fn to_device(&self, device: Device) -> Self {
+        Self {
+            input_ids: self.input_ids.to_device(device),
+            attention_mask: self.attention_mask.to_device(device),
+            acoustic: self.acoustic.to_device(device),
+            visual: self.visual.to_device(device),
+        }
+    }
+}
+
+impl Batch {
+    /// Copies all tensors to a device.
+    #[must_use]
+    pub fn to_device(&self, device: Device) -> Self {
+        Self { inputs: self.inputs.to_device(device), targets: self.targets.to_device(device) }
+    }
+}

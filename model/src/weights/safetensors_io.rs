@@ -1,0 +1,100 @@
+//! The safetensors format, between bytes and tensors.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::path::Path;
+
+use safetensors::tensor::{SafeTensors, View};
+use safetensors::{Dtype, SafeTensorError};
+use tch::{Device, Kind, Tensor, nn};
+
+use super::parameters;
+use crate::Error;
+
+/// Reads all tensors of a safetensors file, onto the CPU.
+pub fn read_safetensors(bytes: &[u8]) -> Result<Vec<(String, Tensor)>, Error> {
+    let file = SafeTensors::deserialize(bytes).map_err(Error::Safetensors)?;
+    file.iter()
+        .map(|(name, view)| {
+            let kind = kind_of(view.dtype())
+                .ok_or_else(|| Error::Dtype { name: name.to_owned(), dtype: format!("{:?}", view.dtype()) })?;
+            let size: Vec<i64> = view.shape().iter().map(|&size| size as i64).collect();
+            Ok((name.to_owned(), Tensor::f_from_data_size(view.data(), &size, kind)?))
+        })
+        .collect()
+}
+
+/// Returns all parameters as the bytes of a safetensors file that transformers reads; a tied output layer is not in it.
+pub fn to_safetensors(store: &nn::VarStore) -> Result<Vec<u8>, Error> {
+    safetensors::serialize(views(store)?, Some(metadata())).map_err(Error::Safetensors)
+}
+
+/// Writes all parameters to a file at `path`; see [`to_safetensors`].
+pub fn write_safetensors(store: &nn::VarStore, path: &Path) -> Result<(), Error> {
+    safetensors::serialize_to_file(views(store)?, Some(metadata()), path).map_err(|error| match error {
+        SafeTensorError::IoError(source) => Error::Io { path: path.to_owned(), source },
+        other => Error::Safetensors(other),
+    })
+}
+
+/// The mark by which transformers knows that the tensors are PyTorch's.
+fn metadata() -> HashMap<String, String> {
+    HashMap::from([("format".to_owned(), "pt".to_owned())])
+}
+
+fn views(store: &nn::VarStore) -> Result<Vec<(String, HostTensor)>, Error> {
+    parameters(store)
+        .into_iter()
+        .map(|(name, tensor)| {
+            let dtype = dtype_of(tensor.kind())
+                .ok_or_else(|| Error::Dtype { name: name.clone(), dtype: format!("{:?}", tensor.kind()) })?;
+            let shape = tensor.size().iter().map(|&size| size as usize).collect();
+            let tensor = tensor.f_detach()?.f_to_device(Device::Cpu)?.f_contiguous()?;
+            let mut data = vec![0; tensor.numel() * tensor.kind().elt_size_in_bytes()];
+            tensor.f_copy_data_u8(&mut data, tensor.numel())?;
+            Ok((name, HostTensor { dtype, shape, data }))
+        })
+        .collect()
+}
+
+struct HostTensor {
+    dtype: Dtype,
+    shape: Vec<usize>,
+    data: Vec<u8>,
+}
+
+impl View for HostTensor {
+    fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        Cow::Borrowed(&self.data)
+    }
+
+    fn data_len(&self) -> usize {
+        self.data.len()
+    }
+}
+
+/// The floating-point types and the two integers that a checkpoint may hold.
+const TYPES: [(Dtype, Kind); 6] = [
+    (Dtype::F32, Kind::Float),
+    (Dtype::BF16, Kind::BFloat16),
+    (Dtype::F16, Kind::Half),
+    (Dtype::F64, Kind::Double),
+    (Dtype::I64, Kind::Int64),
+    (Dtype::I32, Kind::Int),
+];
+
+fn kind_of(dtype: Dtype) -> Option<Kind> {
+    TYPES.iter().find(|(known, _)| *known == dtype).map(|(_, kind)| *kind)
+}
+
+fn dtype_of(kind: Kind) -> Option<Dtype> {
+    TYPES.iter().find(|(_, known)| *known == kind).map(|(dtype, _)| *dtype)
+}
