@@ -1,0 +1,117 @@
+//! Silence and passed deadlines become events.
+
+use std::time::Duration;
+
+use super::event::{Answer, Event};
+use super::{DISRUPTION_TIMEOUT, FORM_TIMEOUT, GROW_AFTER, Machine, STOP_TIMEOUT, Turn};
+use crate::id::{JobId, WorkerId};
+use crate::job::{Job, Phase};
+use crate::schedule::PATIENCE;
+use crate::time::{Timestamp, humane};
+
+impl Machine {
+    /// Notes a sign of life. Not durable: after a restart every worker gets a full lease.
+    pub fn heard(&mut self, now: Timestamp, worker: WorkerId) {
+        if let Some(last) = self.last_heard.get_mut(&worker) {
+            *last = now.max(*last);
+        }
+    }
+
+    /// When the worker was last heard of by this process.
+    pub fn last_heard(&self, worker: WorkerId) -> Option<Timestamp> {
+        self.last_heard.get(&worker).copied()
+    }
+
+    /// The events that time alone has brought about.
+    pub fn due(&self, now: Timestamp, lease: Duration) -> Vec<Event> {
+        let mut events: Vec<Event> = self
+            .last_heard
+            .iter()
+            .filter(|&(_, &heard)| now.since(heard) >= lease)
+            .map(|(&worker, &heard)| {
+                let reason = format!("not heard of for {}", humane(now.since(heard)));
+                Event::WorkerLost { worker, reason }
+            })
+            .collect();
+        if self.job_deadlines().any(|deadline| deadline <= now) {
+            events.push(Event::Wake);
+        }
+        events
+    }
+
+    /// When [`Machine::due`] will next have something to say, if nothing happens before.
+    pub fn next_deadline(&self, lease: Duration) -> Option<Timestamp> {
+        let leases = self.last_heard.values().map(|&heard| heard + lease);
+        leases.chain(self.job_deadlines()).min()
+    }
+
+    /// Deadlines that have not yet been acted on.
+    fn job_deadlines(&self) -> impl Iterator<Item = Timestamp> {
+        let woken = self.state.woken;
+        self.state.jobs.values().flat_map(|job| self.deadlines_of(job)).filter(move |&deadline| deadline > woken)
+    }
+
+    fn deadlines_of(&self, job: &Job) -> Vec<Timestamp> {
+        match &job.phase {
+            Phase::Queued { not_before: Some(until), .. } => vec![*until],
+            Phase::Queued { since, .. } => vec![*since + PATIENCE],
+            Phase::Starting { gang } => vec![gang.assigned + FORM_TIMEOUT],
+            Phase::Running { gang } => {
+                let disrupted = gang.disrupted.map(|since| since + DISRUPTION_TIMEOUT);
+                let wants_more = gang.world_size() < job.spec.resources.slots;
+                let grow = gang.formed.filter(|_| wants_more).map(|formed| formed + GROW_AFTER);
+                let limit = job.spec.limits.time.map(|limit| job.submitted + limit);
+                [disrupted, grow, limit].into_iter().flatten().collect()
+            }
+            Phase::Stopping { since, .. } => vec![*since + STOP_TIMEOUT],
+            _ => Vec::new(),
+        }
+    }
+
+    /// Acts on every deadline that has passed since the last time.
+    pub(super) fn wake(&mut self, turn: &mut Turn) -> Answer {
+        let woken = std::mem::replace(&mut self.state.woken, turn.now);
+        let overdue = |job: &&Job| self.deadlines_of(job).into_iter().any(|at| at > woken && at <= turn.now);
+        let overdue: Vec<JobId> = self.state.jobs.values().filter(overdue).map(|job| job.id).collect();
+        for job in overdue {
+            self.act_on_deadline(turn, job);
+        }
+        Answer::Done
+    }
+
+    fn act_on_deadline(&mut self, turn: &mut Turn, job: JobId) {
+        let now = turn.now;
+        let record = self.state.jobs.get_mut(&job).expect("listed by the caller");
+        let limit = record.spec.limits.time;
+        match &mut record.phase {
+            Phase::Queued { not_before, .. } => *not_before = None,
+            Phase::Starting { gang } => {
+                let missing: Vec<String> = (0..gang.world_size())
+                    .filter(|rank| !gang.ready.contains_key(&crate::id::Rank(*rank)))
+                    .map(|rank| rank.to_string())
+                    .collect();
+                let missing = missing.join(", ");
+                let cause = crate::job::ExitCause::NotStarted {
+                    message: format!("rank {missing} was not ready within {}", humane(FORM_TIMEOUT)),
+                };
+                let first = missing.split(',').next().and_then(|rank| rank.parse().ok()).unwrap_or_default();
+                self.kill(turn, job);
+                self.failed(turn, job, first, &cause, None);
+            }
+            Phase::Running { .. } if limit.is_some_and(|limit| now.since(record.submitted) >= limit) => {
+                let limit = humane(limit.unwrap_or_default());
+                self.fail(turn, job, &format!("ran into its time limit of {limit} (limits.time)"));
+            }
+            Phase::Running { gang } if gang.disrupted.is_some_and(|since| now.since(since) >= DISRUPTION_TIMEOUT) => {
+                self.regenerate(turn, job, "ranks lost sight of each other though all are alive");
+            }
+            Phase::Stopping { then, .. } => {
+                let then = then.clone();
+                self.kill(turn, job);
+                self.stopped(turn, job, &then);
+            }
+            // Growth is the scheduler's, which runs after every event.
+            _ => {}
+        }
+    }
+}

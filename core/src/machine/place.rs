@@ -1,0 +1,112 @@
+//! Between the machine's jobs and workers and the scheduler's dense problem.
+
+use std::collections::BTreeSet;
+
+use super::{GROW_AFTER, Machine, Turn};
+use crate::id::WorkerId;
+use crate::job::{AfterStop, Job, Phase, Seat};
+use crate::schedule::{Claim, Node, Problem, SlotOrd, Verdict, solve};
+use crate::time::Timestamp;
+
+impl Machine {
+    /// Gives free slots to those who wait, and each of the others its reason.
+    pub(super) fn reschedule(&mut self, turn: &mut Turn) {
+        let (problem, workers) = self.problem(turn.now);
+        if problem.claims.iter().all(|claim| claim.holds > 0 && !claim.may_grow) {
+            return;
+        }
+        let seats = |slots: &[SlotOrd]| -> Vec<Seat> {
+            slots.iter().map(|slot| Seat { worker: workers[slot.node], slot: slot.slot }).collect()
+        };
+        for (job, verdict) in solve(&problem).verdicts {
+            match verdict {
+                Verdict::Keep => {}
+                Verdict::Start(slots) => self.assign(turn, job, seats(&slots), "starts"),
+                Verdict::Grow(slots) => {
+                    let mut all = self.state.jobs[&job].phase.gang().map(|gang| gang.seats.clone()).unwrap_or_default();
+                    all.extend(seats(&slots));
+                    self.assign(turn, job, all, "grows into free slots");
+                }
+                Verdict::Preempt { by } => {
+                    let reason = format!("makes room for {by}, which has a higher priority");
+                    self.stop(turn, job, AfterStop::Queued { reason: reason.clone() }, &reason);
+                }
+                Verdict::Wait { reason: new } => {
+                    let record = self.state.jobs.get_mut(&job).expect("the problem names known jobs");
+                    if let Phase::Queued { reason, not_before, .. } = &mut record.phase
+                        && not_before.is_none_or(|until| until <= turn.now)
+                        && *reason != new
+                    {
+                        *reason = new;
+                        turn.changed(job);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The problem as it stands, and which worker each of its nodes is.
+    pub(super) fn problem(&self, now: Timestamp) -> (Problem, Vec<WorkerId>) {
+        let taken = self.taken();
+        let mut nodes = Vec::new();
+        let mut workers = Vec::new();
+        for worker in self.state.workers.values().filter(|worker| worker.alive() && !worker.drained) {
+            let total = u32::try_from(worker.info.slots.len()).expect("slots of one worker fit u32");
+            let free = (0..total).filter(|&slot| !taken.contains(&Seat { worker: worker.id, slot })).collect();
+            nodes.push(Node { free, total });
+            workers.push(worker.id);
+        }
+        let claims = self.state.jobs.values().filter_map(|job| claim(job, now)).collect();
+        (Problem { nodes, claims }, workers)
+    }
+
+    pub(super) fn free_seats(&self) -> Vec<Seat> {
+        let taken = self.taken();
+        let usable = self.state.workers.values().filter(|worker| worker.alive() && !worker.drained);
+        let seats = usable.flat_map(|worker| {
+            let total = u32::try_from(worker.info.slots.len()).expect("slots of one worker fit u32");
+            (0..total).map(|slot| Seat { worker: worker.id, slot })
+        });
+        seats.filter(|seat| !taken.contains(seat)).collect()
+    }
+
+    fn taken(&self) -> BTreeSet<Seat> {
+        self.state.jobs.values().filter_map(|job| job.phase.gang()).flat_map(|gang| gang.seats.iter().copied()).collect()
+    }
+}
+
+fn claim(job: &Job, now: Timestamp) -> Option<Claim> {
+    let resources = &job.spec.resources;
+    let base = Claim {
+        job: job.id,
+        min: resources.min_slots,
+        max: resources.slots,
+        priority: resources.priority,
+        holds: 0,
+        stopping: false,
+        ready: true,
+        waited: std::time::Duration::ZERO,
+        cost: std::time::Duration::ZERO,
+        may_grow: false,
+    };
+    match &job.phase {
+        Phase::Queued { since, not_before, .. } => {
+            let ready = not_before.is_none_or(|until| until <= now);
+            Some(Claim { ready, waited: now.since(*since), ..base })
+        }
+        Phase::Starting { gang } | Phase::Running { gang } | Phase::Stopping { gang, .. } => {
+            let committed = job.latest().map_or(Timestamp(0), |record| record.committed);
+            // What was not saved since is what a stop without warning would lose; a younger gang has had less to lose.
+            let unsaved_since = committed.max(gang.formed.unwrap_or(now));
+            let running = matches!(job.phase, Phase::Running { .. });
+            Some(Claim {
+                holds: gang.world_size(),
+                stopping: matches!(job.phase, Phase::Stopping { .. }),
+                cost: now.since(unsaved_since),
+                may_grow: running && gang.formed.is_some_and(|formed| now.since(formed) >= GROW_AFTER),
+                ..base
+            })
+        }
+        _ => None,
+    }
+}

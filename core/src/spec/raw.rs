@@ -1,0 +1,332 @@
+//! The job file exactly as people write it: every default still open, every text still unchecked.
+//!
+//! These types have two uses. The JSON Schema made from them is what editors and [`super::check`] go by, so that both always agree,
+//! and a checked file is read into them on its way to [`super::JobSpec`]. Doc comments here are what an editor shows.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::job::{Precision, Preset, ScheduleKind};
+use crate::metrics::Goal;
+
+/// A training job. `name`, `model` and `data` are required, everything else has a default.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "unimse job")]
+pub(crate) struct RawJobSpec {
+    /// Shown everywhere; letters, digits, dots, hyphens and underscores.
+    #[schemars(extend("format" = "name"))]
+    pub name: String,
+    /// Free words to find the job by, such as `paper: acl27`.
+    pub labels: Option<BTreeMap<String, String>>,
+    /// The model to train.
+    pub model: RawModel,
+    /// Datasets, and how their text becomes tokens.
+    pub data: RawData,
+    /// The optimisation.
+    pub train: Option<RawTrain>,
+    /// What the job needs from the cluster.
+    pub resources: Option<RawResources>,
+    /// When checkpoints are written, and which are kept.
+    pub checkpoint: Option<RawCheckpoint>,
+    /// Where training begins: `auto` (the job's newest checkpoint, if there is one), `never`, a checkpoint such as
+    /// `j-7k2m:best`, or a URI.
+    #[schemars(extend("format" = "resume", "default" = "auto"))]
+    pub resume: Option<String>,
+    /// What happens after a failure of the job itself. A lost worker does not count.
+    pub restart: Option<RawRestart>,
+    /// How often metrics are reported.
+    pub log: Option<RawLog>,
+    /// Bounds after which the job is stopped.
+    pub limits: Option<RawLimits>,
+}
+
+/// Exactly one of `preset` and `init`, and the sizes of what is added to T5.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Model")]
+pub(crate) struct RawModel {
+    /// A T5 of this size with random weights.
+    pub preset: Option<Preset>,
+    /// Path or URI of a Hugging Face T5 directory (config.json, model.safetensors, tokenizer.json).
+    #[schemars(extend("format" = "location"))]
+    pub init: Option<String>,
+    /// Sizes of the acoustic and the visual encoder.
+    pub encoders: Option<RawEncoders>,
+    /// The multimodal fusion layers.
+    pub fusion: Option<RawFusion>,
+    /// The inter-modality contrastive loss.
+    pub contrastive: Option<RawContrastive>,
+}
+
+/// One LSTM a modality; its last state is what the fusion layers see.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Encoders")]
+pub(crate) struct RawEncoders {
+    /// Width of the acoustic LSTM.
+    #[schemars(range(min = 1, max = 4096), extend("default" = 64))]
+    pub acoustic: Option<u32>,
+    /// Width of the visual LSTM.
+    #[schemars(range(min = 1, max = 4096), extend("default" = 64))]
+    pub visual: Option<u32>,
+}
+
+/// Fusion adapters after the feed-forward sublayer of the last blocks of encoder and decoder.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Fusion")]
+pub(crate) struct RawFusion {
+    /// Blocks that get one, counted from the last; 0 leaves text alone.
+    #[schemars(range(min = 0, max = 48), extend("default" = 3))]
+    pub layers: Option<u32>,
+    /// Width of the bottleneck.
+    #[schemars(range(min = 1, max = 4096), extend("default" = 64))]
+    pub bottleneck: Option<u32>,
+}
+
+/// Weights of the two contrastive losses, and their temperature.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Contrastive")]
+pub(crate) struct RawContrastive {
+    /// Weight of text against acoustic; 0 turns it off.
+    #[schemars(range(min = 0, max = 100), extend("default" = 0.5))]
+    pub acoustic: Option<f64>,
+    /// Weight of text against visual; 0 turns it off.
+    #[schemars(range(min = 0, max = 100), extend("default" = 0.5))]
+    pub visual: Option<f64>,
+    /// Divides the similarities.
+    #[schemars(range(min = 0.001, max = 100), extend("default" = 0.1))]
+    pub temperature: Option<f64>,
+}
+
+/// Datasets are Arrow stores made by `unimse data import`: a path that the workers see, or a URI.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Data")]
+pub(crate) struct RawData {
+    /// Datasets whose training samples are concatenated.
+    #[schemars(length(min = 1, max = 256))]
+    pub train: Vec<RawSource>,
+    /// Datasets on whose validation samples the model is judged.
+    #[schemars(length(max = 256))]
+    pub valid: Option<Vec<RawValidSource>>,
+    /// A tokenizer.json. Without it, that of `model.init` is used, or one is learned from the training text.
+    #[schemars(extend("format" = "location"))]
+    pub tokenizer: Option<String>,
+    /// Size of the vocabulary when the tokenizer is learned.
+    #[schemars(range(min = 300, max = 250_000), extend("default" = 4096))]
+    pub vocab_size: Option<u32>,
+    /// Longer inputs are cut.
+    #[schemars(range(min = 8, max = 4096), extend("default" = 256))]
+    pub max_input_tokens: Option<u32>,
+    /// Neighbouring utterances of a dialogue that are shown to the model.
+    pub context: Option<RawContext>,
+}
+
+/// A dataset to train on.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "TrainSource")]
+pub(crate) struct RawSource {
+    /// Path or URI of the store.
+    #[schemars(extend("format" = "location"))]
+    pub path: String,
+    /// Weight of its samples in the loss; every sample is still used exactly once an epoch.
+    #[schemars(range(max = 1000), extend("exclusiveMinimum" = 0, "default" = 1.0))]
+    pub weight: Option<f64>,
+}
+
+/// A dataset to be judged on.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "ValidSource")]
+pub(crate) struct RawValidSource {
+    /// Path or URI of the store.
+    #[schemars(extend("format" = "location"))]
+    pub path: String,
+}
+
+/// Only dialogues have context; single utterances have none whatever stands here.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Context")]
+pub(crate) struct RawContext {
+    /// Utterances before the current one.
+    #[schemars(range(min = 0, max = 16), extend("default" = 2))]
+    pub past: Option<u32>,
+    /// Utterances after it; 0 for a causal model.
+    #[schemars(range(min = 0, max = 16), extend("default" = 2))]
+    pub future: Option<u32>,
+}
+
+/// At most one of `max_steps` and `max_epochs`; nothing here depends on the number of workers.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Train")]
+pub(crate) struct RawTrain {
+    /// Optimiser steps.
+    #[schemars(range(min = 1, max = 1_000_000_000))]
+    pub max_steps: Option<u64>,
+    /// Passes over the training data; 20 when neither this nor `max_steps` is given.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub max_epochs: Option<u64>,
+    /// Samples of one optimiser step, whatever the number of workers.
+    #[schemars(range(min = 1, max = 65_536), extend("default" = 96))]
+    pub global_batch: Option<u32>,
+    /// Samples of one forward pass; divides `global_batch`. Default: its largest divisor up to 16.
+    #[schemars(range(min = 1, max = 65_536))]
+    pub micro_batch: Option<u32>,
+    /// Peak learning rate of AdamW.
+    #[schemars(range(max = 1), extend("exclusiveMinimum" = 0, "default" = 3e-4))]
+    pub learning_rate: Option<f64>,
+    /// Decoupled weight decay.
+    #[schemars(range(min = 0, max = 1), extend("default" = 0.0))]
+    pub weight_decay: Option<f64>,
+    /// Bound of the gradient's global norm; 0 turns clipping off.
+    #[schemars(range(min = 0, max = 1_000_000), extend("default" = 1.0))]
+    pub clip: Option<f64>,
+    /// Overrides the dropout of the T5 configuration.
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
+    pub dropout: Option<f64>,
+    /// Coefficients of AdamW.
+    pub adam: Option<RawAdam>,
+    /// How the learning rate changes over the steps.
+    pub schedule: Option<RawSchedule>,
+    /// Arithmetic of forward and backward passes; weights and optimiser are always fp32.
+    #[schemars(extend("default" = "fp32"))]
+    pub precision: Option<Precision>,
+    /// Steps between evaluations. Default: `checkpoint.every`.
+    #[schemars(range(min = 1, max = 1_000_000_000))]
+    pub evaluate_every: Option<u64>,
+    /// Seeds weights, data order and dropout.
+    #[schemars(range(min = 0, max = 9_007_199_254_740_991_i64), extend("default" = 42))]
+    pub seed: Option<u64>,
+}
+
+/// Coefficients of AdamW.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Adam")]
+pub(crate) struct RawAdam {
+    /// Decay of the first moment.
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1, "default" = 0.9))]
+    pub beta1: Option<f64>,
+    /// Decay of the second moment.
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1, "default" = 0.999))]
+    pub beta2: Option<f64>,
+    /// Keeps the division finite.
+    #[schemars(range(max = 1), extend("exclusiveMinimum" = 0, "default" = 1e-8))]
+    pub eps: Option<f64>,
+}
+
+/// How the learning rate changes over the steps.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Schedule")]
+pub(crate) struct RawSchedule {
+    /// Shape after the warm-up.
+    #[serde(rename = "type")]
+    #[schemars(extend("default" = "linear"))]
+    pub kind: Option<ScheduleKind>,
+    /// Steps over which the rate rises from 0 to its peak.
+    #[schemars(range(min = 0, max = 1_000_000_000), extend("default" = 0))]
+    pub warmup: Option<u64>,
+}
+
+/// A slot is one GPU, or a CPU slot of a few threads.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Resources")]
+pub(crate) struct RawResources {
+    /// Slots that the job can use.
+    #[schemars(range(min = 1, max = 256), extend("default" = 1))]
+    pub slots: Option<u32>,
+    /// Slots with which it may already run, or go on after a loss. Default: `slots`.
+    #[schemars(range(min = 1, max = 256))]
+    pub min_slots: Option<u32>,
+    /// Larger goes first and may preempt smaller.
+    #[schemars(range(min = 0, max = 100), extend("default" = 50))]
+    pub priority: Option<u32>,
+    /// Queue whose quota counts.
+    #[schemars(extend("format" = "name", "default" = "default"))]
+    pub queue: Option<String>,
+}
+
+/// When checkpoints are written, and which are kept.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Checkpoint")]
+pub(crate) struct RawCheckpoint {
+    /// Steps between checkpoints. The last step always gets one.
+    #[schemars(range(min = 1, max = 1_000_000_000), extend("default" = 200))]
+    pub every: Option<u64>,
+    /// Which checkpoints survive; the union of both rules.
+    pub keep: Option<RawKeep>,
+    /// By which metric `best` is judged.
+    pub metric: Option<RawMetric>,
+    /// Where they are written. Default: the coordinator's store.
+    #[schemars(extend("format" = "location"))]
+    pub uri: Option<String>,
+}
+
+/// Which checkpoints survive.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Keep")]
+pub(crate) struct RawKeep {
+    /// The newest so many.
+    #[schemars(range(min = 1, max = 1000), extend("default" = 2))]
+    pub latest: Option<u32>,
+    /// The best so many.
+    #[schemars(range(min = 0, max = 1000), extend("default" = 1))]
+    pub best: Option<u32>,
+}
+
+/// A metric and which way is up. Both or neither.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Metric")]
+pub(crate) struct RawMetric {
+    /// Such as `valid/score`, `valid/mae` or `valid/mosi/acc2_non0`.
+    #[schemars(extend("format" = "metric"))]
+    pub name: String,
+    /// There is no default on purpose.
+    pub goal: Goal,
+}
+
+/// What happens after a failure of the job itself.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Restart")]
+pub(crate) struct RawRestart {
+    /// Restarts before the job counts as failed.
+    #[schemars(range(min = 0, max = 1000), extend("default" = 5))]
+    pub max: Option<u32>,
+    /// Pause before the first restart; it doubles each time.
+    #[schemars(extend("format" = "duration", "default" = "5s"))]
+    pub backoff: Option<String>,
+}
+
+/// How often metrics are reported.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Log")]
+pub(crate) struct RawLog {
+    /// Steps between reports of the training metrics.
+    #[schemars(range(min = 1, max = 1_000_000), extend("default" = 10))]
+    pub every: Option<u64>,
+}
+
+/// Bounds after which the job is stopped.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Limits")]
+pub(crate) struct RawLimits {
+    /// Time that the job may run, waiting not counted, such as `24h`.
+    #[schemars(extend("format" = "duration"))]
+    pub time: Option<String>,
+}

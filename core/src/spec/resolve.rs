@@ -1,0 +1,189 @@
+//! From the checked file to the valid job: defaults, and what only shows when fields are seen together.
+
+use serde_json::Value;
+
+use crate::diagnostic::{Code, Diagnostic};
+use crate::metrics::Goal;
+
+use super::duration;
+use super::format;
+use super::job::{
+    AdamSpec, CheckpointSpec, ContextSpec, ContrastiveSpec, DataSource, DataSpec, EncoderSpec, FusionSpec, JobSpec, KeepSpec,
+    LimitSpec, LogSpec, MetricSpec, ModelSource, ModelSpec, Precision, ResourceSpec, RestartSpec, Resume, ScheduleKind,
+    ScheduleSpec, TrainLength, TrainSpec,
+};
+use super::node::Document;
+use super::raw::{RawCheckpoint, RawData, RawJobSpec, RawModel, RawResources, RawTrain};
+
+/// Fills in the defaults and checks across fields.
+pub(crate) fn resolve(value: Value, document: &Document) -> Result<JobSpec, Vec<Diagnostic>> {
+    let raw: RawJobSpec = serde_json::from_value(value).map_err(|error| {
+        // The checker and these types come from the same definitions, so this names a bug of ours rather than of the file.
+        vec![Diagnostic::new(Code::WrongType, format!("the file passed its schema and still could not be read: {error}"))]
+    })?;
+    let mut resolver = Resolver { document, found: Vec::new() };
+    let job = resolver.job(raw);
+    if resolver.found.is_empty() { Ok(job) } else { Err(resolver.found) }
+}
+
+struct Resolver<'a> {
+    document: &'a Document,
+    found: Vec<Diagnostic>,
+}
+
+impl Resolver<'_> {
+    fn contradiction(&mut self, path: &[&str], message: String, label: &str, help: &str) {
+        let diagnostic = Diagnostic::new(Code::Contradiction, message).label(label).help(help);
+        self.found.push(self.document.blame(path, diagnostic));
+    }
+
+    fn job(&mut self, raw: RawJobSpec) -> JobSpec {
+        let checkpoint = checkpoint(raw.checkpoint.unwrap_or_default());
+        let restart = raw.restart.unwrap_or_default();
+        let limits = raw.limits.unwrap_or_default();
+        JobSpec {
+            name: raw.name,
+            labels: raw.labels.unwrap_or_default(),
+            model: self.model(raw.model),
+            data: data(raw.data),
+            train: self.train(&raw.train.unwrap_or_default(), checkpoint.every),
+            resources: self.resources(raw.resources.unwrap_or_default()),
+            checkpoint,
+            // The checker has read all three texts already; what it refused never gets here.
+            resume: raw.resume.and_then(|text| format::resume(&text).ok()).unwrap_or(Resume::Auto),
+            restart: RestartSpec {
+                max: restart.max.unwrap_or(5),
+                backoff: duration::parse(restart.backoff.as_deref().unwrap_or("5s")).unwrap_or_default(),
+            },
+            log: LogSpec { every: raw.log.unwrap_or_default().every.unwrap_or(10) },
+            limits: LimitSpec { time: limits.time.and_then(|text| duration::parse(&text)) },
+        }
+    }
+
+    fn model(&mut self, raw: RawModel) -> ModelSpec {
+        let source = match (raw.preset, raw.init) {
+            (Some(preset), None) => ModelSource::Preset(preset),
+            (None, Some(init)) => ModelSource::Init(init),
+            (Some(_), Some(init)) => {
+                let message = "`model.preset` and `model.init` exclude each other".to_owned();
+                let help = "`preset` starts from random weights, `init` from those of a directory";
+                self.contradiction(&["model", "init"], message, "remove one of them", help);
+                ModelSource::Init(init)
+            }
+            (None, None) => {
+                let message = "`model` needs `preset` or `init`";
+                let diagnostic = Diagnostic::new(Code::Missing, message)
+                    .label("add `preset: base` or `init: <a Hugging Face T5 directory>`")
+                    .help("presets: tiny, small, base, large");
+                self.found.push(self.document.blame(&["model"], diagnostic));
+                ModelSource::Init(String::new())
+            }
+        };
+        let encoders = raw.encoders.map_or((None, None), |raw| (raw.acoustic, raw.visual));
+        let fusion = raw.fusion.map_or((None, None), |raw| (raw.layers, raw.bottleneck));
+        let weights = raw.contrastive.map_or((None, None, None), |raw| (raw.acoustic, raw.visual, raw.temperature));
+        ModelSpec {
+            source,
+            encoders: EncoderSpec { acoustic: encoders.0.unwrap_or(64), visual: encoders.1.unwrap_or(64) },
+            fusion: FusionSpec { layers: fusion.0.unwrap_or(3), bottleneck: fusion.1.unwrap_or(64) },
+            contrastive: ContrastiveSpec {
+                acoustic: weights.0.unwrap_or(0.5),
+                visual: weights.1.unwrap_or(0.5),
+                temperature: weights.2.unwrap_or(0.1),
+            },
+        }
+    }
+
+    fn train(&mut self, raw: &RawTrain, checkpoint_every: u64) -> TrainSpec {
+        let length = match (raw.max_steps, raw.max_epochs) {
+            (Some(steps), None) => TrainLength::Steps(steps),
+            (None, epochs) => TrainLength::Epochs(epochs.unwrap_or(20)),
+            (Some(steps), Some(_)) => {
+                let message = "`train.max_steps` and `train.max_epochs` exclude each other".to_owned();
+                let help = "with --set, unset the other one: --set train.max_steps=null";
+                self.contradiction(&["train", "max_epochs"], message, "remove one of them", help);
+                TrainLength::Steps(steps)
+            }
+        };
+        let global_batch = raw.global_batch.unwrap_or(96);
+        let micro_batch = raw.micro_batch.unwrap_or_else(|| largest_divisor(global_batch, 16));
+        if !global_batch.is_multiple_of(micro_batch) {
+            let message = format!("`train.micro_batch` {micro_batch} does not divide `train.global_batch` {global_batch}");
+            let near = largest_divisor(global_batch, micro_batch);
+            let help = "equal micro-batches make the loss independent of how the batch is cut";
+            self.contradiction(&["train", "micro_batch"], message, &format!("try {near}"), help);
+        }
+        let (beta1, beta2, eps) = raw.adam.as_ref().map_or((None, None, None), |adam| (adam.beta1, adam.beta2, adam.eps));
+        let schedule = raw.schedule.clone().unwrap_or_default();
+        let warmup = schedule.warmup.unwrap_or(0);
+        if let TrainLength::Steps(steps) = length
+            && warmup >= steps
+        {
+            let message = format!("`train.schedule.warmup` {warmup} leaves nothing of `train.max_steps` {steps}");
+            let help = "the warm-up is part of the steps; a tenth of them is usual";
+            self.contradiction(&["train", "schedule", "warmup"], message, &format!("must be below {steps}"), help);
+        }
+        TrainSpec {
+            length,
+            global_batch,
+            micro_batch,
+            learning_rate: raw.learning_rate.unwrap_or(3e-4),
+            weight_decay: raw.weight_decay.unwrap_or(0.0),
+            clip: raw.clip.unwrap_or(1.0),
+            dropout: raw.dropout,
+            adam: AdamSpec { beta1: beta1.unwrap_or(0.9), beta2: beta2.unwrap_or(0.999), eps: eps.unwrap_or(1e-8) },
+            schedule: ScheduleSpec { kind: schedule.kind.unwrap_or(ScheduleKind::Linear), warmup },
+            precision: raw.precision.unwrap_or(Precision::Fp32),
+            evaluate_every: raw.evaluate_every.unwrap_or(checkpoint_every),
+            seed: raw.seed.unwrap_or(42),
+        }
+    }
+
+    fn resources(&mut self, raw: RawResources) -> ResourceSpec {
+        let slots = raw.slots.or(raw.min_slots).unwrap_or(1);
+        let min_slots = raw.min_slots.unwrap_or(slots);
+        if min_slots > slots {
+            let message = format!("`resources.min_slots` {min_slots} is above `resources.slots` {slots}");
+            let help = "`slots` is what the job can use, `min_slots` what it needs to run at all";
+            self.contradiction(&["resources", "min_slots"], message, &format!("must be at most {slots}"), help);
+        }
+        ResourceSpec {
+            slots,
+            min_slots,
+            priority: raw.priority.unwrap_or(50),
+            queue: raw.queue.unwrap_or_else(|| "default".into()),
+        }
+    }
+}
+
+fn data(raw: RawData) -> DataSpec {
+    let (past, future) = raw.context.map_or((None, None), |context| (context.past, context.future));
+    let valid = raw.valid.unwrap_or_default();
+    DataSpec {
+        train: raw.train.into_iter().map(|source| DataSource { path: source.path, weight: source.weight.unwrap_or(1.0) }).collect(),
+        valid: valid.into_iter().map(|source| DataSource { path: source.path, weight: 1.0 }).collect(),
+        tokenizer: raw.tokenizer,
+        vocab_size: raw.vocab_size.unwrap_or(4096),
+        max_input_tokens: raw.max_input_tokens.unwrap_or(256),
+        context: ContextSpec { past: past.unwrap_or(2), future: future.unwrap_or(2) },
+    }
+}
+
+fn checkpoint(raw: RawCheckpoint) -> CheckpointSpec {
+    let keep = raw.keep.unwrap_or_default();
+    let metric = raw.metric.map_or_else(
+        || MetricSpec { name: "valid/score".into(), goal: Goal::Maximize },
+        |metric| MetricSpec { name: metric.name, goal: metric.goal },
+    );
+    CheckpointSpec {
+        every: raw.every.unwrap_or(200),
+        keep: KeepSpec { latest: keep.latest.unwrap_or(2), best: keep.best.unwrap_or(1) },
+        metric,
+        uri: raw.uri,
+    }
+}
+
+/// The largest divisor of `number` that is at most `bound`, both at least 1.
+fn largest_divisor(number: u32, bound: u32) -> u32 {
+    (1..=bound.min(number)).rev().find(|divisor| number.is_multiple_of(*divisor)).unwrap_or(1)
+}

@@ -1,0 +1,86 @@
+//! Seeded storms: the real decision code drives virtual agents through crashes, lost messages, pauses and restarts of the
+//! coordinator, in virtual time. A failure names its seed; `UNIMSE_SIMULATION_SEED` is read by nobody, so to look at one case
+//! give its number to `storm` below.
+
+#[path = "simulation/cluster.rs"]
+mod cluster;
+
+use cluster::{Cluster, Faults};
+use unimse_core::job::Phase;
+
+const SEEDS: u64 = 150;
+
+/// Runs one storm to its end and checks what must always hold.
+fn storm(seed: u64, faults: Faults) -> Cluster {
+    let mut cluster = Cluster::new(seed, faults);
+    cluster.submit_jobs(6);
+    cluster.run_until_faults_end();
+    cluster.run_until_quiet();
+    cluster
+}
+
+#[test]
+fn every_job_ends_and_every_invariant_holds_in_any_storm() {
+    for seed in 0..SEEDS {
+        let cluster = storm(seed, Faults::all());
+        for job in cluster.machine.state().jobs.values() {
+            assert!(job.phase.ended(), "seed {seed}: {} is {} for ever: {:#?}", job.id, job.phase.word(), job.history);
+            let explained = matches!(&job.phase, Phase::Failed { reason, .. } if reason.contains("gave up after"));
+            assert!(
+                matches!(job.phase, Phase::Completed { .. }) || explained,
+                "seed {seed}: {} ended as {}: {:#?}",
+                job.id,
+                job.phase.word(),
+                job.history
+            );
+        }
+    }
+}
+
+#[test]
+fn without_faults_nothing_is_ever_restarted() {
+    for seed in 0..40 {
+        let cluster = storm(seed, Faults::none());
+        for job in cluster.machine.state().jobs.values() {
+            assert!(matches!(job.phase, Phase::Completed { .. }), "seed {seed}");
+            assert_eq!(job.restarts, 0, "seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn a_coordinator_that_restarts_all_the_time_restarts_no_trainer() {
+    for seed in 0..40 {
+        let cluster = storm(seed, Faults { coordinator_restart: 30, ..Faults::none() });
+        for job in cluster.machine.state().jobs.values() {
+            assert!(matches!(job.phase, Phase::Completed { .. }), "seed {seed}: {:#?}", job.history);
+            assert_eq!(job.restarts, 0, "seed {seed}: {:#?}", job.history);
+        }
+        assert!(cluster.restarts_of_coordinator > 0, "seed {seed} never restarted it");
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_story() {
+    let story = |seed| serde_json::to_string(storm(seed, Faults::all()).machine.state()).expect("plain data");
+    assert_eq!(story(7), story(7));
+    assert_ne!(story(7), story(8));
+}
+
+#[test]
+fn a_sweep_ends_with_the_same_best_in_any_storm() {
+    let outcome = |seed, faults| {
+        let mut cluster = Cluster::new(seed, faults);
+        cluster.submit_sweep();
+        cluster.run_until_faults_end();
+        cluster.run_until_quiet();
+        let record = cluster.machine.state().sweeps.values().next().expect("one sweep").clone();
+        let rows: Vec<_> = record.sweep.table().into_iter().map(|row| (row.trial, row.rungs, row.status)).collect();
+        (record.status_word(), record.sweep.best().map(|best| (best.trial, best.value)), rows)
+    };
+    let calm = outcome(0, Faults::none());
+    for seed in 1..40 {
+        let faults = Faults { coordinator_restart: 20, lost_order: 10, ..Faults::none() };
+        assert_eq!(outcome(seed, faults), calm, "seed {seed}");
+    }
+}
