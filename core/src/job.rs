@@ -65,7 +65,7 @@ impl Gang {
 
 /// What a job becomes when its ranks have stopped at a step boundary.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "then")]
+#[serde(rename_all = "snake_case")]
 pub enum AfterStop {
     /// Somebody asked for a pause.
     Paused,
@@ -74,8 +74,9 @@ pub enum AfterStop {
 }
 
 /// Where a job is in its life.
+// Not internally tagged: serde buffers such values, and a buffered map forgets that its keys are numbers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "phase")]
+#[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// Waits for slots.
     Queued {
@@ -93,7 +94,6 @@ pub enum Phase {
     Stopping {
         gang: Gang,
         since: Timestamp,
-        #[serde(flatten)]
         then: AfterStop,
     },
     /// Holds no slots until somebody resumes it.

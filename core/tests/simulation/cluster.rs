@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rand::{Rng, RngExt, SeedableRng};
+use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use unimse_core::checkpoint::CheckpointRef;
 use unimse_core::id::{Generation, JobId, Rank, Step, WorkerId};
 use unimse_core::job::{ExitCause, Phase, Readiness};
-use unimse_core::machine::{Answer, Effect, Event, Form, Machine, Order, Report, ReportKind, Submission, TrainerStatus};
+use unimse_core::machine::{Answer, Effect, Event, Form, Machine, Order, Report, ReportKind, State, Submission, TrainerStatus};
 use unimse_core::spec::{JobSpec, parse_job, parse_sweep};
 use unimse_core::time::Timestamp;
 use unimse_core::worker::{Slot, WorkerInfo};
@@ -20,21 +20,21 @@ const EVERY: u64 = 5;
 
 /// How often each fault happens, in thousandths per tick.
 #[derive(Clone, Copy, Debug)]
-pub struct Faults {
-    pub trainer_crash: u32,
-    pub agent_crash: u32,
-    pub disconnect: u32,
-    pub lost_order: u32,
-    pub coordinator_restart: u32,
-    pub pause: u32,
+pub(crate) struct Faults {
+    pub(crate) trainer_crash: u32,
+    pub(crate) agent_crash: u32,
+    pub(crate) disconnect: u32,
+    pub(crate) lost_order: u32,
+    pub(crate) coordinator_restart: u32,
+    pub(crate) pause: u32,
 }
 
 impl Faults {
-    pub fn none() -> Self {
+    pub(crate) fn none() -> Self {
         Self { trainer_crash: 0, agent_crash: 0, disconnect: 0, lost_order: 0, coordinator_restart: 0, pause: 0 }
     }
 
-    pub fn all() -> Self {
+    pub(crate) fn all() -> Self {
         Self { trainer_crash: 12, agent_crash: 4, disconnect: 15, lost_order: 30, coordinator_restart: 20, pause: 5 }
     }
 }
@@ -43,7 +43,6 @@ impl Faults {
 struct Trainer {
     generation: Generation,
     rank: Rank,
-    slot: u32,
     /// Ticks until it is ready.
     starts_in: u32,
     told_ready: bool,
@@ -70,9 +69,9 @@ struct Agent {
     seen: BTreeMap<JobId, Generation>,
 }
 
-pub struct Cluster {
-    pub machine: Machine,
-    pub restarts_of_coordinator: u32,
+pub(crate) struct Cluster {
+    pub(crate) machine: Machine,
+    pub(crate) restarts_of_coordinator: u32,
     seed: u64,
     faults: Faults,
     rng: ChaCha8Rng,
@@ -80,7 +79,8 @@ pub struct Cluster {
     journal: Vec<(Timestamp, Event)>,
     agents: Vec<Agent>,
     incarnations: u32,
-    committed: BTreeMap<JobId, BTreeMap<Generation, Step>>,
+    /// Reports of an old generation that came.
+    pub(crate) fenced: u32,
 }
 
 fn spec(number: u32, slots: u32, min: u32, priority: u32, steps: u64) -> Arc<JobSpec> {
@@ -93,7 +93,7 @@ fn spec(number: u32, slots: u32, min: u32, priority: u32, steps: u64) -> Arc<Job
 }
 
 impl Cluster {
-    pub fn new(seed: u64, faults: Faults) -> Self {
+    pub(crate) fn new(seed: u64, faults: Faults) -> Self {
         let mut cluster = Self {
             machine: Machine::default(),
             restarts_of_coordinator: 0,
@@ -104,7 +104,7 @@ impl Cluster {
             journal: Vec::new(),
             agents: Vec::new(),
             incarnations: 0,
-            committed: BTreeMap::new(),
+            fenced: 0,
         };
         for node in 0..3 {
             let agent = cluster.fresh_agent(node);
@@ -126,7 +126,7 @@ impl Cluster {
         Agent { info, id: None, connected: false, away: 1, seq: 0, unacked, trainers, seen }
     }
 
-    pub fn submit_jobs(&mut self, count: u32) {
+    pub(crate) fn submit_jobs(&mut self, count: u32) {
         for number in 0..count {
             let slots = self.rng.random_range(1..=4);
             let min = self.rng.random_range(1..=slots);
@@ -146,8 +146,8 @@ impl Cluster {
         }
     }
 
-    pub fn submit_sweep(&mut self) {
-        let text = "name: s\njob: {model: {preset: tiny}, data: {train: [{path: a.arrow}]}, train: {max_steps: 36, global_batch: 8}, \
+    pub(crate) fn submit_sweep(&mut self) {
+        let text = "name: s\njob: {name: t, model: {preset: tiny}, data: {train: [{path: a.arrow}], valid: [{path: a.arrow}]}, train: {max_steps: 36, global_batch: 8}, \
                     checkpoint: {every: 4}, restart: {max: 40, backoff: 1s}}\nmethod: random\nmetric: {name: valid/score, goal: maximize}\n\
                     parameters:\n  train.learning_rate: {min: 1e-5, max: 1e-3, scale: log}\nearly_stop: {type: asha, min_steps: 4, factor: 3}\n\
                     max_trials: 9\nparallel: 2\nseed: 3\n";
@@ -155,13 +155,13 @@ impl Cluster {
         self.event(Event::SweepRun { key: None, spec: Box::new(spec), checkpoint_uri: "memory:".to_owned() });
     }
 
-    pub fn run_until_faults_end(&mut self) {
+    pub(crate) fn run_until_faults_end(&mut self) {
         for _ in 0..400 {
             self.tick(true);
         }
     }
 
-    pub fn run_until_quiet(&mut self) {
+    pub(crate) fn run_until_quiet(&mut self) {
         for _ in 0..20_000 {
             let jobs_ended = self.machine.state().jobs.values().all(|job| {
                 job.phase.ended() || (job.origin.is_some() && matches!(job.phase, Phase::Paused { .. }))
@@ -281,7 +281,7 @@ impl Cluster {
         let trainers = agent.trainers.iter().map(status).collect();
         self.agents[number].connected = true;
         match self.event(Event::Register { info: self.agents[number].info.clone(), trainers }) {
-            Some(Answer::Worker(id)) => self.agents[number].id = Some(id),
+            Some(Answer::Worker(_)) => {}
             _ => {
                 // Declared lost: everything it ran is void.
                 let node = u32::try_from(number).expect("few");
@@ -382,8 +382,14 @@ impl Cluster {
             assert_eq!(&before, self.machine.state(), "seed {}: a refusal changed something: {event:?}", self.seed);
             return None;
         };
-        if let Event::Report { report: Report { job, generation, kind: ReportKind::Committed { at, .. }, .. }, .. } = &event {
-            self.check_commit(&answer, *job, *generation, at.step);
+        if let (Event::Register { info, .. }, Answer::Worker(id)) = (&event, &answer) {
+            // The session is known before the orders that its registration causes are sent.
+            for agent in self.agents.iter_mut().filter(|agent| agent.info.incarnation == info.incarnation) {
+                agent.id = Some(*id);
+            }
+        }
+        if let Event::Report { report: Report { job, generation, kind, .. }, .. } = &event {
+            self.check_fence(&before, *job, *generation, kind);
         }
         self.journal.push((self.now, event));
         for effect in step.effects {
@@ -426,7 +432,6 @@ impl Cluster {
                     let trainer = Trainer {
                         generation: assign.generation,
                         rank: seated.rank,
-                        slot: seated.slot,
                         starts_in: if old.is_some() { 1 } else { starts_in },
                         told_ready: false,
                         form: None,
@@ -462,17 +467,19 @@ impl Cluster {
         }
     }
 
-    fn check_commit(&mut self, answer: &Answer, job: JobId, generation: Generation, step: Step) {
-        if *answer != Answer::Done {
-            return;
+    /// A word of another generation than the one that was current may be heard, but it changes nothing of the job.
+    fn check_fence(&mut self, before: &State, job: JobId, generation: Generation, kind: &ReportKind) {
+        let (Some(old), Some(new)) = (before.jobs.get(&job), self.machine.state().jobs.get(&job)) else { return };
+        if generation != old.generation {
+            self.fenced += 1;
+            // The scheduler may have given it slots in the same step; its checkpoints, failures and results stay as they were.
+            assert_eq!(old.checkpoints, new.checkpoints, "seed {}: {job} took a commit of {generation}: {kind:?}", self.seed);
+            assert_eq!(old.restarts, new.restarts, "seed {}: {job} counted a failure of {generation}: {kind:?}", self.seed);
+            assert_eq!(old.evaluation, new.evaluation, "seed {}: {job} took a result of {generation}: {kind:?}", self.seed);
         }
-        let Some(record) = self.machine.state().jobs.get(&job) else { return };
-        let newest = self.committed.entry(job).or_default();
-        let known = record.checkpoints.iter().any(|own| own.at.generation == generation && own.at.step == step);
-        if known {
-            let later = newest.range(generation.next()..).next();
-            assert!(later.is_none(), "seed {}: {job} committed {generation} after {later:?}", self.seed);
-            newest.insert(generation, step);
+        if let ReportKind::Committed { at, .. } = kind {
+            let accepted = new.checkpoints.len() > old.checkpoints.len();
+            assert!(!accepted || at.generation == old.generation, "seed {}: {job} took the commit {at:?}", self.seed);
         }
     }
 
