@@ -1,1 +1,34 @@
-//! Readers of public dataset formats, one Arrow store, tokenizer training, batches.
+//! Readers of public dataset formats, one Arrow store, tokenizer training, batches. Plain arrays out, no tensors.
+//!
+//! The way of the data:
+//!
+//! ```text
+//! release files -> read::{mmsa, meld} -> schema::Sample -> store::StoreWriter -> one Arrow file a dataset
+//!                  read::pickle           import::Report                                |
+//!                  read::isolated                                                       v
+//! tensors in the worker <- batch::collate <- tokenizer::Tokenizer <- corpus::Corpus <- store::Store
+//! ```
+//!
+//! - [`schema`] is what every dataset is told in: a [`schema::Sample`] has text, labels of which any may be unknown, and
+//!   features of their true length or none at all.
+//! - [`read`] knows the release formats. Pickles are decoded by [`read::pickle`], which never executes anything, and
+//!   [`read::isolated`] puts the whole import into a bounded process of its own.
+//! - [`import`](mod@import) makes stores, inspects them and checks every byte of them; [`sample`] makes two synthetic ones.
+//! - [`store`] is the file: written atomically in one pass, verified when read, readable in pyarrow.
+//! - [`corpus`] numbers the samples of several stores; [`tokenizer`] and [`batch`] turn them into padded arrays.
+//!
+//! A new release format is a file in `read/` that implements the crate's `Reader`, and a line in `read::Format`.
+
+#![warn(missing_docs)]
+
+pub mod batch;
+pub mod corpus;
+pub mod error;
+pub mod import;
+pub mod read;
+pub mod sample;
+pub mod schema;
+pub mod store;
+pub mod tokenizer;
+
+pub use error::Error;
