@@ -78,10 +78,8 @@ pub async fn commit(store: &Store, manifest: &Manifest) -> Result<Committed> {
 
 /// Finds shards that are missing or have another size than their writer said.
 async fn check_shards(store: &Store, manifest: &Manifest) -> Result<()> {
-    futures::stream::iter(&manifest.shards)
-        .map(|shard| store.check_size(shard))
-        .buffer_unordered(LOOKS)
-        .try_collect::<Vec<()>>()
-        .await?;
+    // Collected first: a closure over references inside a stream would keep the future from being spawned.
+    let looks: Vec<_> = manifest.shards.iter().map(|shard| store.check_size(shard)).collect();
+    futures::stream::iter(looks).buffer_unordered(LOOKS).try_collect::<Vec<()>>().await?;
     Ok(())
 }

@@ -15,7 +15,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The address of the store is not one this crate understands.
-    #[error("cannot open checkpoint store `{place}`: {reason}; hint: use a folder, file:///folder or s3://bucket/prefix")]
+    #[error(
+        "cannot open checkpoint store `{place}`: {reason}; hint: use a folder, file:///folder or s3://bucket/prefix"
+    )]
     BadPlace {
         /// The address as given.
         place: String,
@@ -52,7 +54,9 @@ pub enum Error {
     },
 
     /// The store failed in another way, after its own retries; trying again later may help.
-    #[error("cannot {action} in checkpoint store `{place}`; hint: the store may be unreachable or overloaded, try again")]
+    #[error(
+        "cannot {action} in checkpoint store `{place}`; hint: the store may be unreachable or overloaded, try again"
+    )]
     Unavailable {
         /// The store, and the key in it where one is concerned.
         place: String,
@@ -75,7 +79,9 @@ pub enum Error {
     },
 
     /// Another manifest holds this key: a rank of the same generation committed something else.
-    #[error("fenced: `{key}` holds manifest {theirs}, this one is {ours}; hint: a newer attempt owns this step, drop this one")]
+    #[error(
+        "fenced: `{key}` holds manifest {theirs}, this one is {ours}; hint: a newer attempt owns this step, drop this one"
+    )]
     Fenced {
         /// The key of the manifest.
         key: String,

@@ -154,9 +154,8 @@ impl Faults {
     fn judge(&self, operation: Operation, key: &Path) -> Option<Fault> {
         self.with(|state| {
             *state.counts.entry(operation).or_default() += 1;
-            let matching = |rule: &&mut Rule| {
-                rule.operation == operation && rule.times > 0 && key.as_ref().contains(&rule.key)
-            };
+            let matching =
+                |rule: &&mut Rule| rule.operation == operation && rule.times > 0 && key.as_ref().contains(&rule.key);
             let rule = state.rules.iter_mut().find(matching)?;
             if rule.skip > 0 {
                 rule.skip -= 1;

@@ -70,14 +70,12 @@ pub async fn delete(store: &Store, key: &ManifestKey) -> Result<Deleted> {
     let mut deleted = Deleted::default();
     let step = objects(store, &key.step_prefix()).await?;
     let manifest = key.path();
-    for meta in step.iter().filter(|meta| meta.location == manifest) {
-        remove(store, meta, &mut deleted).await?;
-    }
-    let shards = step.iter().filter(|meta| {
-        AttemptKey::containing(&meta.location).is_some_and(|attempt| attempt.checkpoint == *key)
-    });
-    for meta in shards {
-        remove(store, meta, &mut deleted).await?;
+    let is_shard = |path: &Path| AttemptKey::containing(path).is_some_and(|attempt| attempt.checkpoint == *key);
+    let mut doomed: Vec<_> =
+        step.into_iter().filter(|meta| meta.location == manifest || is_shard(&meta.location)).collect();
+    doomed.sort_by_key(|meta| meta.location != manifest);
+    for meta in doomed {
+        remove(store, &meta, &mut deleted).await?;
     }
     if let Some(folder) = store.folder() {
         folder::tidy(folder, key);
@@ -151,13 +149,11 @@ async fn is_committed(store: &Store, attempt: &AttemptKey) -> Result<bool> {
 }
 
 async fn objects(store: &Store, prefix: &Path) -> Result<Vec<ObjectMeta>> {
-    let listing = store.objects().list(Some(prefix));
+    let listing = store.objects().list(Some(prefix)).try_collect::<Vec<_>>().await;
+    let mut found = listing.map_err(|error| store.explain("list", prefix, error))?;
     // Some stores match prefixes as text; a neighbour that merely begins alike is not ours.
-    listing
-        .try_filter(|meta| futures::future::ready(meta.location.prefix_matches(prefix)))
-        .try_collect()
-        .await
-        .map_err(|error| store.explain("list", prefix, error))
+    found.retain(|meta| meta.location.prefix_matches(prefix));
+    Ok(found)
 }
 
 async fn remove(store: &Store, meta: &ObjectMeta, deleted: &mut Deleted) -> Result<()> {

@@ -56,7 +56,10 @@ pub(crate) fn lay_out(mut tensors: Vec<TensorSpec>) -> Result<Header, String> {
     for tensor in &tensors {
         let TensorSpec { name, dtype, shape } = tensor;
         if name == RESERVED || !seen.insert(name) {
-            return Err(format!("the tensor name `{name}` is {}", if name == RESERVED { "reserved" } else { "used twice" }));
+            return Err(format!(
+                "the tensor name `{name}` is {}",
+                if name == RESERVED { "reserved" } else { "used twice" }
+            ));
         }
         let end = tensor
             .bytes()
@@ -104,8 +107,7 @@ mod tests {
             spec("flag", Dtype::BOOL, &[3]),
         ];
         let header = lay_out(specs.to_vec()).expect("the specs are good");
-        let zeros: Vec<Vec<u8>> =
-            specs.iter().map(|spec| vec![0; spec.bytes().expect("small") as usize]).collect();
+        let zeros: Vec<Vec<u8>> = specs.iter().map(|spec| vec![0; spec.bytes().expect("small") as usize]).collect();
         let views = specs.iter().zip(&zeros).map(|(spec, bytes)| {
             (spec.name.clone(), TensorView::new(spec.dtype, spec.shape.clone(), bytes).expect("sizes agree"))
         });
@@ -121,7 +123,10 @@ mod tests {
         for entry in &header.entries {
             let place = (entry.start - header.bytes.len() as u64) as usize;
             let [ours, theirs] = [&ours, &theirs].map(|metadata| metadata.info(&entry.name).expect("it was given"));
-            assert_eq!((ours.dtype, &ours.shape, ours.data_offsets), (theirs.dtype, &theirs.shape, theirs.data_offsets));
+            assert_eq!(
+                (ours.dtype, &ours.shape, ours.data_offsets),
+                (theirs.dtype, &theirs.shape, theirs.data_offsets)
+            );
             assert_eq!(ours.data_offsets.0, place);
         }
         assert_eq!(ours.metadata().as_ref().expect("it has metadata")["format"], "pt");

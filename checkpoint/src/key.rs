@@ -101,9 +101,7 @@ impl FromStr for ManifestKey {
             let key = Self {
                 job: parts.next()?.parse().ok()?,
                 step: Step(parts.next()?.strip_prefix("step-")?.parse().ok()?),
-                generation: Generation(
-                    parts.next()?.strip_prefix("manifest-g")?.strip_suffix(".json")?.parse().ok()?,
-                ),
+                generation: Generation(parts.next()?.strip_prefix("manifest-g")?.strip_suffix(".json")?.parse().ok()?),
             };
             // Comparing with the canonical text refuses signs, missing zeros and anything after the end.
             (key.to_string() == text).then_some(key)

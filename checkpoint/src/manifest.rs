@@ -175,7 +175,10 @@ impl Manifest {
         let mut names = HashSet::new();
         for shard in &self.shards {
             if shard.rank.0 >= self.world_size || !ranks.insert(shard.rank) {
-                return Err(format!("rank {} of a world of {} is given twice or too high", shard.rank, self.world_size));
+                return Err(format!(
+                    "rank {} of a world of {} is given twice or too high",
+                    shard.rank, self.world_size
+                ));
             }
             // Only this one key is right, so a poisoned manifest cannot make anyone read or delete another job's data.
             let expected = home.shard(shard.rank);

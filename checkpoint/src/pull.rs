@@ -68,9 +68,7 @@ impl Checkpoint {
             if path.parent() != Some(&scratch.0) || path.file_name() != Some(name.as_ref()) {
                 return Err(local("write outside the folder to", &path)(std::io::ErrorKind::InvalidInput.into()));
             }
-            fs::write(&path, content)
-                .and_then(|()| File::open(&path)?.sync_all())
-                .map_err(local("write", &path))?;
+            fs::write(&path, content).and_then(|()| File::open(&path)?.sync_all()).map_err(local("write", &path))?;
         }
         fs::rename(&scratch.0, &folder)
             .and_then(|()| File::open(parent)?.sync_all())
@@ -118,15 +116,14 @@ impl Checkpoint {
         moves: &[(std::ops::Range<u64>, u64)],
         file: &Arc<File>,
     ) -> Result<std::io::Result<()>> {
-        let indices = (0..shard.chunks.len() as u64).filter(|&index| {
-            let chunk = shard.chunk_range(index);
-            moves.iter().any(|(range, _)| range.start < chunk.end && chunk.start < range.end)
-        });
-        let mut chunks = std::pin::pin!(
-            futures::stream::iter(indices)
-                .map(|index| async move { Ok::<_, Error>((index, self.chunk(shard, index).await?)) })
-                .buffered(self.options().chunks.get())
-        );
+        let reads: Vec<_> = (0..shard.chunks.len() as u64)
+            .filter(|&index| {
+                let chunk = shard.chunk_range(index);
+                moves.iter().any(|(range, _)| range.start < chunk.end && chunk.start < range.end)
+            })
+            .map(|index| async move { Ok::<_, Error>((index, self.chunk(shard, index).await?)) })
+            .collect();
+        let mut chunks = futures::stream::iter(reads).buffered(self.options().chunks.get());
         while let Some((index, bytes)) = chunks.try_next().await? {
             let pieces = overlaps(&shard.chunk_range(index), moves, &bytes);
             let file = Arc::clone(file);

@@ -118,9 +118,7 @@ impl Checkpoint {
     /// Reads the one tensor `name`.
     pub async fn read(&self, name: &str) -> Result<Tensor> {
         let mut found = self.read_where(|candidate| candidate == name).await?;
-        found
-            .remove(name)
-            .ok_or_else(|| Error::TensorMissing { key: self.key.to_string(), name: name.to_owned() })
+        found.remove(name).ok_or_else(|| Error::TensorMissing { key: self.key.to_string(), name: name.to_owned() })
     }
 
     /// Reads the tensors whose names are wanted, fetching only the chunks that hold them.
@@ -132,11 +130,9 @@ impl Checkpoint {
             .map(|shard| (shard, shard.tensors.iter().filter(|entry| wanted(&entry.name)).collect::<Vec<_>>()))
             .filter(|(_, entries)| !entries.is_empty())
             .collect();
-        let shards: Vec<Vec<(String, Tensor)>> = futures::stream::iter(selected)
-            .map(|(shard, entries)| self.read_shard(shard, entries))
-            .buffer_unordered(self.options.shards.get())
-            .try_collect()
-            .await?;
+        let reads: Vec<_> = selected.into_iter().map(|(shard, entries)| self.read_shard(shard, entries)).collect();
+        let shards: Vec<Vec<(String, Tensor)>> =
+            futures::stream::iter(reads).buffer_unordered(self.options.shards.get()).try_collect().await?;
         Ok(shards.into_iter().flatten().collect())
     }
 

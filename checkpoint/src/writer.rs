@@ -55,6 +55,8 @@ pub struct ShardWriter {
     current: usize,
     /// The byte of the file that comes next.
     position: u64,
+    /// The file's first bytes, until they are sent; they can be longer than a part.
+    header: Bytes,
     /// The part being filled, in pieces as they came: nothing is copied.
     pending: Vec<Bytes>,
     pending_bytes: u64,
@@ -93,8 +95,9 @@ impl ShardWriter {
             total: header.total,
             current: 0,
             position: header_bytes,
-            pending: vec![header.bytes.into()],
-            pending_bytes: header_bytes,
+            header: header.bytes.into(),
+            pending: Vec::new(),
+            pending_bytes: 0,
             upload,
         })
     }
@@ -113,7 +116,7 @@ impl ShardWriter {
     ///
     /// Waits while too many parts are on the way. After an error, or when the future is dropped before its end, the
     /// writer is of no more use and must be dropped too.
-    pub async fn write(&mut self, name: &str, mut bytes: Bytes) -> Result<()> {
+    pub async fn write(&mut self, name: &str, bytes: Bytes) -> Result<()> {
         self.skip_complete();
         if bytes.is_empty() {
             return Ok(());
@@ -130,6 +133,13 @@ impl ShardWriter {
             return Err(self.bad(format!("tensor `{name}` misses {missing} bytes, but {} came", bytes.len())));
         }
         self.position += bytes.len() as u64;
+        let header = std::mem::take(&mut self.header);
+        self.append(header).await?;
+        self.append(bytes).await
+    }
+
+    /// Fills parts and sends the full ones.
+    async fn append(&mut self, mut bytes: Bytes) -> Result<()> {
         while !bytes.is_empty() {
             let room = (self.part_bytes - self.pending_bytes).min(bytes.len() as u64);
             self.pending.push(bytes.split_to(room as usize));
@@ -149,6 +159,8 @@ impl ShardWriter {
             let reason = format!("tensor `{}` still misses {} bytes at the end", entry.name, entry.end - self.position);
             return Err(self.bad(reason));
         }
+        let header = std::mem::take(&mut self.header);
+        self.append(header).await?;
         if self.pending_bytes > 0 && self.total > self.part_bytes {
             self.send_part().await?;
         }

@@ -16,7 +16,8 @@ impl Checkpoint {
         shard: &'a ShardDescriptor,
         chunks: std::ops::Range<u64>,
     ) -> impl Stream<Item = Result<Bytes>> + 'a {
-        futures::stream::iter(chunks).map(move |index| self.chunk(shard, index)).buffered(self.options.chunks.get())
+        let reads: Vec<_> = chunks.map(|index| self.chunk(shard, index)).collect();
+        futures::stream::iter(reads).buffered(self.options.chunks.get())
     }
 
     /// Reads one chunk; bytes that do not match are read once more, since they may have been damaged on the way only.
@@ -54,9 +55,9 @@ impl Checkpoint {
             let value = Digest::of_chunk([bytes.as_ref()], range.start, alone);
             (bytes, value, range.start)
         });
-        let (bytes, actual, offset) = hashing.await.map_err(|error| {
-            self.store.explain("hash a chunk", &path, StoreError::JoinError { source: error })
-        })?;
+        let (bytes, actual, offset) = hashing
+            .await
+            .map_err(|error| self.store.explain("hash a chunk", &path, StoreError::JoinError { source: error }))?;
         let expected = shard.chunks[index as usize];
         if actual == expected {
             return Ok(bytes);

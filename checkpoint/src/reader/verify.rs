@@ -30,11 +30,9 @@ impl Checkpoint {
     /// Compares the shards with the manifest: their sizes, and when `deep` every byte.
     pub async fn verify(&self, deep: bool) -> VerifyReport {
         let shards = &self.manifest.shards;
-        let found: Vec<(u64, Vec<Error>)> = futures::stream::iter(shards)
-            .map(|shard| self.verify_shard(shard, deep))
-            .buffered(self.options.shards.get())
-            .collect()
-            .await;
+        let checks: Vec<_> = shards.iter().map(|shard| self.verify_shard(shard, deep)).collect();
+        let found: Vec<(u64, Vec<Error>)> =
+            futures::stream::iter(checks).buffered(self.options.shards.get()).collect().await;
         let mut report =
             VerifyReport { shards: shards.len(), bytes: self.manifest.bytes(), read: 0, problems: Vec::new() };
         for (read, mut problems) in found {

@@ -157,7 +157,9 @@ impl Drop for Upload {
                     }
                 });
             }
-            Err(_) => tracing::warn!(%key, "a shard was abandoned outside the runtime; its parts may remain in the store"),
+            Err(_) => {
+                tracing::warn!(%key, "a shard was abandoned outside the runtime; its parts may remain in the store")
+            }
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::sample::{self, Folder};
 async fn prepared(store: &Store) -> Manifest {
     let key = sample::key(200, 7);
     let attempt = sample::attempt("a1");
-    let shards = sample::write_shards(store, (key, &attempt), &sample::tensors(3, 12), 2, sample::small(), 500)
+    let shards = sample::write_shards(store, (key, &attempt), &sample::tensors(3, 60), 2, sample::small(), 500)
         .await
         .expect("it writes");
     sample::manifest(key, attempt, shards)
@@ -49,15 +49,10 @@ async fn of_eight_different_manifests_exactly_one_wins() {
         for generation in 0..10 {
             let mut manifest = prepared(&store).await;
             manifest.generation.0 = 100 + generation;
-            let shards = sample::write_shards(
-                &store,
-                (manifest.key(), &manifest.attempt),
-                &sample::tensors(3, 4),
-                1,
-                sample::small(),
-                500,
-            );
-            manifest.shards = shards.await.expect("it writes");
+            let tensors = sample::tensors(3, 4);
+            let home = (manifest.key(), &manifest.attempt);
+            let shards = sample::write_shards(&store, home, &tensors, 1, sample::small(), 500).await;
+            manifest.shards = shards.expect("it writes");
             manifest.world_size = 1;
             assert_eq!(race(&store, &manifest, true).await, (1, 7), "{}", store.place());
         }
@@ -92,7 +87,7 @@ async fn a_conflict_with_nothing_there_is_tried_again() {
     assert_eq!(unimse_checkpoint::gc::list(&store, None).await.expect("it lists").len(), 1);
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_store_that_stays_away_ends_in_a_typed_error_after_a_few_tries() {
     let (store, faults) = faulty(&Store::memory());
     let manifest = prepared(&store).await;
@@ -125,7 +120,9 @@ async fn nothing_is_committed_over_a_missing_or_cut_shard() {
     let path = object_store::path::Path::from(manifest.shards[1].key.as_str());
     let shard = object_store::ObjectStoreExt::get(store.objects().as_ref(), &path).await.expect("it is there");
     let bytes = shard.bytes().await.expect("it reads");
-    object_store::ObjectStoreExt::put(store.objects().as_ref(), &path, bytes.slice(..100).into()).await.expect("it writes");
+    object_store::ObjectStoreExt::put(store.objects().as_ref(), &path, bytes.slice(..100).into())
+        .await
+        .expect("it writes");
     let error = commit(&store, &manifest).await.expect_err("a cut shard");
     assert!(matches!(error, Error::ShardSize { actual: 100, .. }), "{error:?}");
     object_store::ObjectStoreExt::delete(store.objects().as_ref(), &path).await.expect("it deletes");
@@ -148,7 +145,9 @@ async fn a_zombie_of_an_older_generation_leaves_the_newer_checkpoint_untouched()
 #[tokio::test]
 async fn a_crash_at_any_point_leaves_no_manifest_or_a_whole_checkpoint() {
     // A hanging operation whose future is dropped is a crash: nothing after it happens.
-    for (operation, part) in [(Operation::Part, "rank-0000"), (Operation::Complete, "rank-0001"), (Operation::Put, "manifest-")] {
+    for (operation, part) in
+        [(Operation::Part, "rank-0000"), (Operation::Complete, "rank-0001"), (Operation::Put, "manifest-")]
+    {
         let inner = Store::memory();
         let (store, faults) = faulty(&inner);
         faults.add(Rule::new(operation, Fault::Hang).on(part).times(1));

@@ -27,9 +27,16 @@ async fn change(store: &Store, path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
 async fn broken(store: &Store, key: &ManifestKey) -> Error {
     let error = match Checkpoint::open(store, key, None).await {
         Ok(checkpoint) => {
-            let report = checkpoint.verify(true).await;
-            assert!(!report.is_sound(), "a check finds it too");
-            checkpoint.read_all().await.expect_err("a broken checkpoint does not load")
+            let error = checkpoint.verify(true).await.problems.swap_remove(0);
+            // A header is not read to load tensors, so damage in it shows only in a check.
+            let header = checkpoint.manifest().shards[0].tensors[0].start;
+            let only_header = matches!(&error, Error::ChunkDamaged { offset, .. } if offset + 1024 <= header);
+            let loaded = checkpoint.read_all().await.map(|tensors| tensors.len());
+            assert!(
+                only_header || loaded.is_err_and(|error| error.is_corruption()),
+                "a broken checkpoint does not load"
+            );
+            error
         }
         Err(error) => error,
     };
@@ -51,7 +58,10 @@ async fn every_flipped_bit_of_a_shard_is_found_in_its_chunk() {
         let Error::ChunkDamaged { key, chunk, offset, expected, actual } = broken(&store, &committed.key).await else {
             panic!("byte {place}");
         };
-        assert_eq!((key.as_str(), chunk, offset), (shard.key.as_str(), place as u64 / 1024, place as u64 / 1024 * 1024));
+        assert_eq!(
+            (key.as_str(), chunk, offset),
+            (shard.key.as_str(), place as u64 / 1024, place as u64 / 1024 * 1024)
+        );
         assert!(expected == shard.chunks[chunk as usize] && actual != expected);
         store.objects().put(&path, healthy.clone().into()).await.expect("it heals");
     }
@@ -95,7 +105,10 @@ async fn a_changed_manifest_does_not_match_the_journal() {
     let store = Store::memory();
     let (_, committed) = sample::checkpoint(&store, sample::key(1, 1), "a").await;
     change(&store, &committed.key.path(), |bytes| {
-        let at = bytes.windows(4).position(|window| window == b"\"se\"" || window == b"seed").expect("the cursor has a seed");
+        let at = bytes
+            .windows(4)
+            .position(|window| window == b"\"se\"" || window == b"seed")
+            .expect("the cursor has a seed");
         bytes[at + 7] = b'9';
     })
     .await;
@@ -126,7 +139,7 @@ async fn bytes_damaged_on_the_way_to_the_store_are_found_when_read() {
     for operation in [Operation::Part, Operation::Put] {
         let inner = Store::memory();
         let (store, faults) = faulty(&inner);
-        faults.add(Rule::new(operation, Fault::FlipBit(8000)).on("rank-0000").times(1));
+        faults.add(Rule::new(operation, Fault::FlipBit(8 * 3500)).on("rank-0000").times(1));
         let options = if operation == Operation::Put {
             unimse_checkpoint::WriteOptions { part_bytes: 1 << 20, ..sample::small() }
         } else {
@@ -138,7 +151,7 @@ async fn bytes_damaged_on_the_way_to_the_store_are_found_when_read() {
             .await
             .expect("nobody noticed yet");
         assert_eq!(faults.injected(), 1);
-        assert!(matches!(broken(&inner, &key).await, Error::ChunkDamaged { chunk: 0, .. }));
+        assert!(matches!(broken(&inner, &key).await, Error::ChunkDamaged { chunk: 3, .. }));
     }
 }
 
@@ -156,7 +169,8 @@ async fn a_writer_that_meets_a_fault_leaves_no_object_and_no_parts() {
         let (store, faults) = faulty(&folder.store);
         faults.add(Rule::new(operation, fault).after(u64::from(operation == Operation::Part)));
         let (key, attempt) = (sample::key(1, 1), sample::attempt("a"));
-        let result = sample::write_shards(&store, (key, &attempt), &sample::tensors(9, 40), 1, sample::small(), 700).await;
+        let result =
+            sample::write_shards(&store, (key, &attempt), &sample::tensors(9, 40), 1, sample::small(), 700).await;
         let error = result.expect_err("the fault is told");
         let fits = match fault {
             Fault::DiskFull => matches!(error, Error::DiskFull { .. }),
@@ -201,11 +215,7 @@ async fn an_aborted_writer_leaves_nothing() {
 
 #[tokio::test]
 async fn bytes_that_do_not_fit_the_announced_tensors_are_refused() {
-    let spec = |name: &str| TensorSpec {
-        name: name.to_owned(),
-        dtype: unimse_checkpoint::Dtype::U8,
-        shape: vec![4],
-    };
+    let spec = |name: &str| TensorSpec { name: name.to_owned(), dtype: unimse_checkpoint::Dtype::U8, shape: vec![4] };
     let begin = || {
         let attempt = sample::key(1, 1).attempt(sample::attempt("a"));
         ShardWriter::new(&Store::memory(), &attempt, Rank(0), vec![spec("a"), spec("b")], sample::small())

@@ -18,14 +18,16 @@ const HOUR: Duration = Duration::from_secs(3600);
 async fn a_deleted_checkpoint_is_gone_and_its_neighbours_are_whole() {
     let folder = Folder::new();
     for store in [&Store::memory(), &folder.store] {
-        let neighbours = [sample::key(1, 1), sample::key(1, 2), sample::key(2, 1), sample::key(10, 1), sample::key(1, 11)];
+        let neighbours =
+            [sample::key(1, 1), sample::key(1, 2), sample::key(2, 1), sample::key(10, 1), sample::key(1, 11)];
         for key in neighbours {
             sample::checkpoint(store, key, "a").await;
         }
         let deleted = gc::delete(store, &neighbours[0]).await.expect("it deletes");
         assert_eq!(deleted.objects, 3);
         assert_eq!(gc::delete(store, &neighbours[0]).await.expect("again is harmless"), Deleted::default());
-        let mut left: Vec<_> = gc::list(store, None).await.expect("it lists").into_iter().map(|listed| listed.key).collect();
+        let mut left: Vec<_> =
+            gc::list(store, None).await.expect("it lists").into_iter().map(|listed| listed.key).collect();
         left.sort();
         let mut expected = neighbours[1..].to_vec();
         expected.sort();

@@ -48,7 +48,10 @@ async fn full_forbidden_and_absent_stores_are_told_with_place_and_hint() {
         faults.clear();
         faults.add(Rule::new(Operation::Put, fault));
         let error = store.probe().await.expect_err("it cannot be written").to_string();
-        assert!(error.contains(text) && error.contains("`memory://") && error.contains("hint:"), "{error}");
+        assert!(
+            error.contains(text) && error.contains("`memory://.unimse-probe/") && error.contains("hint:"),
+            "{error}"
+        );
     }
 }
 
@@ -97,7 +100,9 @@ fn a_disk_that_fills_up_is_told_and_serves_again_once_freed() {
         .env(INSIDE, root.path())
         .output();
     let output = match output {
-        Ok(output) if output.status.code() == Some(77) || String::from_utf8_lossy(&output.stderr).starts_with("unshare:") => {
+        Ok(output)
+            if output.status.code() == Some(77) || String::from_utf8_lossy(&output.stderr).starts_with("unshare:") =>
+        {
             println!("skipped: a tmpfs may not be mounted here: {}", String::from_utf8_lossy(&output.stderr));
             return;
         }

@@ -64,10 +64,11 @@ async fn a_folder_holds_exactly_the_documented_files() {
     let folder = Folder::new();
     check_round_trip(&folder.store, &sample::tensors(5, 30), 3, sample::small(), 1000).await;
     let job = sample::key(200, 7).job;
-    let expected = ["g0007-a1/rank-0000.safetensors", "g0007-a1/rank-0001.safetensors", "g0007-a1/rank-0002.safetensors"]
-        .into_iter()
-        .chain(["manifest-g0007.json"])
-        .map(|file| format!("{job}/step-00000200/{file}"));
+    let expected =
+        ["g0007-a1/rank-0000.safetensors", "g0007-a1/rank-0001.safetensors", "g0007-a1/rank-0002.safetensors"]
+            .into_iter()
+            .chain(["manifest-g0007.json"])
+            .map(|file| format!("{job}/step-00000200/{file}"));
     assert_eq!(folder.files(), expected.collect::<Vec<_>>());
 }
 
@@ -103,7 +104,8 @@ async fn one_tensor_is_read_without_reading_the_others() {
     let watched = store.decorated(|inner| unimse_checkpoint::fault::FaultStore::new(inner, &faults));
     let checkpoint = Checkpoint::open(&watched, &committed.key, None).await.expect("it opens");
     let before = faults.count(unimse_checkpoint::fault::Operation::Get);
-    let (name, expected) = tensors.iter().find(|(_, tensor)| tensor.data.len() == 1).or(tensors.iter().next()).expect("some");
+    let (name, expected) =
+        tensors.iter().find(|(_, tensor)| tensor.data.len() == 1).or(tensors.iter().next()).expect("some");
     assert_eq!(&checkpoint.read(name).await.expect("it reads"), expected);
     let chunks = faults.count(unimse_checkpoint::fault::Operation::Get) - before;
     let all: usize = checkpoint.manifest().shards.iter().map(|shard| shard.chunks.len()).sum();
@@ -112,13 +114,58 @@ async fn one_tensor_is_read_without_reading_the_others() {
     assert!(error.to_string().ends_with("holds no tensor `nowhere`"), "{error}");
 }
 
+/// Against a real S3 server: `UNIMSE_TEST_S3=s3://bucket/prefix` and the usual `AWS_*` variables name one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_s3_server_behaves_like_the_other_stores() {
+    let Ok(place) = std::env::var("UNIMSE_TEST_S3") else {
+        println!("skipped: UNIMSE_TEST_S3 names no bucket");
+        return;
+    };
+    let unique = unimse_checkpoint::Attempt::random();
+    let store = Store::open(&format!("{place}/{unique}"), std::env::vars()).expect("the address is good");
+    store.probe().await.expect("it is a good store");
+    let options = WriteOptions { part_bytes: 6 << 20, chunk_bytes: 2 << 20, ..WriteOptions::default() };
+    let data: Vec<u8> = (0..23_u64 << 20).map(|i| (i >> 2) as u8 ^ (i >> 20) as u8).collect();
+    let wide = Tensor { dtype: unimse_checkpoint::Dtype::U8, shape: vec![data.len()], data: data.into() };
+    let mut tensors = sample::tensors(8, 20);
+    tensors.insert("wide".to_owned(), wide);
+    check_round_trip(&store, &tensors, 3, options, 1 << 20).await;
+    let listed = unimse_checkpoint::gc::list(&store, None).await.expect("it lists");
+    assert_eq!(listed.len(), 1);
+    let deleted = unimse_checkpoint::gc::delete(&store, &listed[0].key).await.expect("it deletes");
+    assert_eq!(deleted.objects, 4);
+    let error = Checkpoint::open(&store, &listed[0].key, None).await.expect_err("it is gone");
+    assert!(matches!(error, unimse_checkpoint::Error::ManifestMissing { .. }), "{error:?}");
+}
+
+/// Compiles only while everything can run as a task of its own.
+#[tokio::test]
+async fn every_future_can_be_spawned() {
+    let store = Store::memory();
+    let (tensors, committed) = sample::checkpoint(&store, sample::key(1, 1), "a").await;
+    let task = async move {
+        store.probe().await?;
+        let checkpoint = Checkpoint::open(&store, &committed.key, Some(committed.digest)).await?;
+        commit(&store, checkpoint.manifest()).await?;
+        checkpoint.verify(true).await;
+        let read = checkpoint.read_all().await?;
+        let scratch = tempfile::tempdir().expect("a scratch folder");
+        let plan = unimse_checkpoint::PullPlan { rename: &|name| Some(name.to_owned()), files: Vec::new() };
+        checkpoint.pull(&scratch.path().join("pulled"), &plan).await?;
+        unimse_checkpoint::gc::delete(&store, &committed.key).await?;
+        Ok::<_, unimse_checkpoint::Error>(read)
+    };
+    assert_eq!(tokio::spawn(task).await.expect("no panic").expect("no error"), tensors);
+}
+
 #[tokio::test]
 async fn metrics_survive_bit_for_bit_and_what_is_not_finite_becomes_nan() {
     let store = Store::memory();
     let key = sample::key(9, 1);
-    let shards = sample::write_shards(&store, (key, &sample::attempt("a")), &sample::tensors(1, 3), 1, sample::small(), 99)
-        .await
-        .expect("it writes");
+    let shards =
+        sample::write_shards(&store, (key, &sample::attempt("a")), &sample::tensors(1, 3), 1, sample::small(), 99)
+            .await
+            .expect("it writes");
     let mut manifest = sample::manifest(key, sample::attempt("a"), shards);
     manifest.metrics.insert("train/loss".to_owned(), f64::INFINITY);
     commit(&store, &manifest).await.expect("a diverged run can be kept");

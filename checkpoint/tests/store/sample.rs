@@ -66,11 +66,7 @@ pub(crate) async fn write_shards(
     for rank in 0..world {
         let mine = tensors.iter().enumerate().filter(|(i, _)| *i as u32 % world == rank).map(|(_, entry)| entry);
         let specs = mine
-            .map(|(name, tensor)| TensorSpec {
-                name: name.clone(),
-                dtype: tensor.dtype,
-                shape: tensor.shape.clone(),
-            })
+            .map(|(name, tensor)| TensorSpec { name: name.clone(), dtype: tensor.dtype, shape: tensor.shape.clone() })
             .collect();
         let mut writer = ShardWriter::new(store, &key.attempt(attempt.clone()), Rank(rank), specs, options)?;
         let order: Vec<String> = writer.tensors().iter().map(|entry| entry.name.clone()).collect();
