@@ -42,7 +42,7 @@ pub struct Deletion {
 ///
 /// The newest verified one is kept whatever the policy says, and only verified ones count for it: a damaged newest checkpoint must
 /// not push out the one that still works. Among equally good ones the later step is better, since it has trained longer.
-pub fn decide(checkpoints: &[Committed], policy: &Policy) -> Vec<Deletion> {
+pub fn decide(checkpoints: &[Committed], policy: Policy) -> Vec<Deletion> {
     let key = |checkpoint: &Committed| (checkpoint.step, checkpoint.generation);
     let mut newest: Vec<&Committed> = checkpoints.iter().filter(|checkpoint| checkpoint.verified).collect();
     newest.sort_by_key(|checkpoint| std::cmp::Reverse(key(checkpoint)));
@@ -84,7 +84,7 @@ mod tests {
 
     fn deleted(checkpoints: &[Committed], latest: u32, best: u32) -> Vec<u64> {
         let policy = Policy { latest, best, goal: Goal::Minimize };
-        decide(checkpoints, &policy).iter().map(|deletion| deletion.step.0).collect()
+        decide(checkpoints, policy).iter().map(|deletion| deletion.step.0).collect()
     }
 
     #[test]
@@ -129,12 +129,12 @@ mod tests {
                 .map(|(step, (metric, verified, in_use))| Committed { verified, in_use, ..at(step, metric) })
                 .collect();
             let policy = Policy { latest, best, goal: if maximize { Goal::Maximize } else { Goal::Minimize } };
-            let gone: BTreeSet<Step> = decide(&list, &policy).into_iter().map(|deletion| deletion.step).collect();
+            let gone: BTreeSet<Step> = decide(&list, policy).into_iter().map(|deletion| deletion.step).collect();
             let newest = list.iter().filter(|checkpoint| checkpoint.verified).map(|checkpoint| checkpoint.step).max();
             prop_assert!(newest.is_none_or(|newest| !gone.contains(&newest)));
             prop_assert!(list.iter().all(|checkpoint| !checkpoint.in_use || !gone.contains(&checkpoint.step)));
             let rest: Vec<Committed> = list.into_iter().filter(|checkpoint| !gone.contains(&checkpoint.step)).collect();
-            prop_assert_eq!(decide(&rest, &policy), vec![]);
+            prop_assert_eq!(decide(&rest, policy), vec![]);
         }
     }
 }

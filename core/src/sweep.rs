@@ -23,7 +23,7 @@ use crate::spec::MetricSpec;
 
 pub use machine::{Sweep, SweepAction, SweepEvent, SweepOutcome, SweepStatus};
 pub use parameters::{Parameter, Range, Scale};
-pub use trial::{TrialResult, TrialRow, TrialState};
+pub use trial::{TrialResult, TrialRow, TrialStatus};
 
 /// No sweep has more trials.
 pub const MAX_TRIALS: u32 = 10_000;
@@ -57,9 +57,19 @@ pub enum Method {
     Random,
 }
 
+impl Method {
+    /// The word of the file.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Grid => "grid",
+            Self::Random => "random",
+        }
+    }
+}
+
 impl fmt::Display for Method {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(if *self == Self::Grid { "grid" } else { "random" })
+        f.pad(self.word())
     }
 }
 

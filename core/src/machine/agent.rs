@@ -7,7 +7,7 @@ use super::event::{Answer, Refusal, Report, ReportKind, TrainerStatus};
 use super::gang::{assignments, formation};
 use super::{Machine, Turn};
 use crate::id::{Generation, JobId, Rank, WorkerId};
-use crate::job::{Evaluation, ExitCause, Phase};
+use crate::job::{AfterStop, Evaluation, ExitCause, Phase};
 use crate::worker::{Worker, WorkerInfo, WorkerState};
 
 impl Machine {
@@ -157,6 +157,18 @@ impl Machine {
                 gang.finished.push(rank);
                 if gang.finished.len() >= gang.seats.len() {
                     let then = then.clone();
+                    self.stopped(turn, job, &then);
+                }
+            }
+            (ExitCause::Stopped, Phase::Running { gang } | Phase::Starting { gang }) => {
+                // Its agent is being stopped and let it save; the stop travels to all ranks with the gradients.
+                let mut gang = gang.clone();
+                gang.finished.push(rank);
+                let alone = gang.finished.len() >= gang.seats.len();
+                let then = AfterStop::Queued { reason: "its worker was stopped".to_owned() };
+                record.note(turn.now, format!("rank {rank} saved and stopped because its worker was told to end"));
+                record.phase = Phase::Stopping { gang, since: turn.now, then: then.clone() };
+                if alone {
                     self.stopped(turn, job, &then);
                 }
             }

@@ -361,6 +361,20 @@ fn a_drained_worker_gives_its_ranks_away_at_a_step_boundary() {
 }
 
 #[test]
+fn ranks_that_save_because_their_worker_ends_cost_no_budget() {
+    let mut world = World::new();
+    let a = world.worker("a", 2);
+    let job = world.submit(spec(2, 2, ""));
+    world.form(job, &[None, None]);
+    world.commit(job, 17, None);
+    for rank in 0..2 {
+        world.report_as(a, job, Generation(1), rank, ReportKind::Exited { cause: ExitCause::Stopped, step: None });
+    }
+    assert_eq!((world.job(job).restarts, world.job(job).generation), (0, Generation(2)));
+    assert_eq!(world.form(job, &[None, None]).resume.map(|at| at.step), Some(TrainStep(17)));
+}
+
+#[test]
 fn ranks_that_lost_each_other_are_formed_anew_when_nobody_died() {
     let mut world = World::new();
     world.worker("a", 2);

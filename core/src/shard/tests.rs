@@ -153,8 +153,8 @@ proptest! {
     }
 }
 
-const GOLDEN_10_EPOCH_0: [u64; 10] = [0; 10];
-const GOLDEN_10_EPOCH_1: [u64; 10] = [0; 10];
-const GOLDEN_5: [u64; 5] = [0; 5];
-const GOLDEN_LARGE: [u64; 6] = [0; 6];
-const GOLDEN_DIGEST: [u16; 4] = [0; 4];
+const GOLDEN_10_EPOCH_0: [u64; 10] = [4, 9, 3, 2, 0, 6, 8, 1, 5, 7];
+const GOLDEN_10_EPOCH_1: [u64; 10] = [0, 3, 9, 5, 2, 1, 6, 4, 7, 8];
+const GOLDEN_5: [u64; 5] = [0, 2, 1, 3, 4];
+const GOLDEN_LARGE: [u64; 6] = [342, 2391, 270, 9058, 7021, 3058];
+const GOLDEN_DIGEST: [u16; 4] = [19_548, 9022, 64_436, 37_101];

@@ -45,7 +45,7 @@ impl<'a> Checker<'a> {
             Content::Null => &["null"],
             Content::Bool(_) => &["boolean"],
             Content::Integer(_) => &["integer", "number"],
-            Content::Float(value) if value.fract() == 0.0 && value.abs() < 9e15 => &["number", "integer"],
+            Content::Float(value) if value.fract() == 0.0 => &["number", "integer"],
             Content::Float(_) => &["number"],
             Content::Text(_) => &["string"],
             Content::List(_) => &["array"],
@@ -64,6 +64,7 @@ impl<'a> Checker<'a> {
             Content::Bool(value) => Value::Bool(*value),
             Content::Integer(value) => self.integer(leaf, *value, node),
             Content::Float(value) if schema::allows(leaf, "number") => self.float(leaf, *value, node),
+            // The cast saturates, and what it saturates to is out of every range.
             Content::Float(value) => self.integer(leaf, *value as i128, node),
             Content::Text(text) => self.text(&leaves, leaf, text, node),
             Content::List(items) => self.list(leaf, items, node, key),

@@ -90,7 +90,7 @@ mod tests {
             ("name", &["mosi-meld", "a", "Run_1.2"], &["", "-a", "a b", "a/b", "ä", &"x".repeat(64)]),
             ("location", &["data/mosi.arrow", "s3://lab/ckpt", "file:///d"], &["", "s4://lab", "a\u{0}b", "s3://k:secret@lab/x"]),
             ("metric", &["valid/score", "valid/mosi/f1_has0"], &["score", "valid/", "/x", "valid/a b"]),
-            ("resume", &["auto", "never", "s3://lab/c", "./c"], &["atuo", "yes", "j-7k2m", "s4://lab/c"]),
+            ("resume", &["auto", "never", "s3://lab/c", "./c", "j-7k2m", "j-7k2m:best"], &["atuo", "yes", "s4://lab/c"]),
         ];
         for (format, good, bad) in cases {
             for text in good {

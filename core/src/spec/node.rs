@@ -101,9 +101,11 @@ impl Document {
     /// Puts `value` at `path`, making mappings on the way; `spans` are those of the path's segments.
     pub(crate) fn insert(&mut self, path: &[&str], spans: &[Option<Span>], value: Node) {
         let mut node = &mut self.root;
+        let mut parent = None;
         for (depth, segment) in path.iter().enumerate() {
             let span = spans.get(depth).copied().flatten();
-            node = node.child(segment, span);
+            node = node.child(segment, span, parent);
+            parent = span;
         }
         *node = value;
     }
@@ -161,11 +163,11 @@ impl Node {
         self.entry(key).map(|entry| &entry.value).filter(|value| value.content != Content::Null)
     }
 
-    /// The value of this key or list index, made if need be; anything that is no container gives way to a mapping.
-    fn child(&mut self, key: &str, span: Option<Span>) -> &mut Self {
+    /// The value of this key or list index, made if need be; anything that is no container gives way to a mapping at `parent`.
+    fn child(&mut self, key: &str, span: Option<Span>, parent: Option<Span>) -> &mut Self {
         let is_item = matches!(&self.content, Content::List(items) if key.parse().is_ok_and(|at: usize| at < items.len()));
         if !is_item && !matches!(self.content, Content::Map(_)) {
-            *self = Self { content: Content::Map(Vec::new()), span };
+            *self = Self { content: Content::Map(Vec::new()), span: parent.or(self.span) };
         }
         match &mut self.content {
             Content::List(items) => {

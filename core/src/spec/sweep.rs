@@ -83,10 +83,18 @@ fn read(
     let raw: RawSweepSpec = serde_json::from_value(value).map_err(|error| {
         Diagnostic::new(Code::WrongType, format!("the sweep passed its schema and still could not be read: {error}"))
     })?;
+    let method = match raw.method {
+        RawMethod::Grid => Method::Grid,
+        RawMethod::Random => Method::Random,
+        RawMethod::Tpe | RawMethod::Pbt => {
+            let diagnostic = Diagnostic::new(Code::NotYet, "this version has no `tpe` and no `pbt`").label("not there yet");
+            return Err(document.blame(&["method"], diagnostic.help("use `random`, with `early_stop: asha`")).into());
+        }
+    };
     let job_document = job_document(document, &raw, resolve)?;
     let job = validate(&job_document)?;
     let mut reader = Reader { document, found: Vec::new() };
-    let spec = reader.sweep(raw, &job, &job_document);
+    let spec = reader.sweep(raw, method, &job, &job_document);
     Diagnostics::check(reader.found)?;
     Ok((spec, job_document))
 }
@@ -119,16 +127,7 @@ impl Reader<'_> {
         self.found.push(self.document.blame(path, diagnostic));
     }
 
-    fn sweep(&mut self, raw: RawSweepSpec, job: &JobSpec, job_document: &Document) -> SweepSpec {
-        let method = match raw.method {
-            RawMethod::Grid => Method::Grid,
-            RawMethod::Random => Method::Random,
-            RawMethod::Tpe | RawMethod::Pbt => {
-                let diagnostic = Diagnostic::new(Code::NotYet, "this version has no `tpe` and no `pbt`");
-                self.report(&["method"], diagnostic.label("not there yet").help("use `random`, with `early_stop: asha`"));
-                Method::Random
-            }
-        };
+    fn sweep(&mut self, raw: RawSweepSpec, method: Method, job: &JobSpec, job_document: &Document) -> SweepSpec {
         let metric = MetricSpec { name: raw.metric.name, goal: raw.metric.goal };
         if metric.name.starts_with("valid/") && job.data.valid.is_empty() {
             let message = format!("nothing will ever report `{}`: the job has no `data.valid`", metric.name);

@@ -58,8 +58,11 @@ fn options() -> Options {
 
 /// Says in our words what the library found.
 fn explain(error: &Error, document: &Document) -> Diagnostic {
-    let error = error.without_snippet();
+    let mut error = error.without_snippet();
     let span = error.location().and_then(|location| span(&location));
+    while let Error::AliasError { error: inner, .. } = error {
+        error = inner.without_snippet();
+    }
     let limit = Diagnostic::new(Code::Limit, "the file nests or expands to more than a job file ever needs")
         .help(format!("limits: 1 MiB, {MAX_DEPTH} levels, 100,000 values after aliases are expanded"));
     let diagnostic = match error {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::asha::{Ladder, Outcome};
-use super::trial::{Trial, TrialResult, TrialRow, TrialState};
+use super::trial::{Trial, TrialResult, TrialRow, TrialStatus};
 use super::SweepSpec;
 use crate::id::{Step, TrialId};
 
@@ -122,7 +122,7 @@ impl Sweep {
             SweepEvent::TrialReported { trial, step, value } => self.reported(trial, step, value),
             SweepEvent::TrialFinished { trial, value } => self.finished(trial, value),
             SweepEvent::TrialFailed { trial, reason } => self.failed(trial, &reason),
-            SweepEvent::TrialCancelled { trial } => self.lost(trial, TrialState::Stopped, "cancelled".into()),
+            SweepEvent::TrialCancelled { trial } => self.lost(trial, TrialStatus::Stopped, "cancelled".into()),
             SweepEvent::Paused => {
                 self.status = SweepStatus::Paused;
                 self.pause_all(&mut actions);
@@ -140,6 +140,11 @@ impl Sweep {
     /// What the sweep was made from.
     pub fn spec(&self) -> &SweepSpec {
         &self.spec
+    }
+
+    /// How parameters are chosen, in one word.
+    pub fn method(&self) -> &'static str {
+        self.spec.method.word()
     }
 
     /// Where it is in its life.
@@ -165,24 +170,30 @@ impl Sweep {
     pub fn table(&self) -> Vec<TrialRow> {
         let row = |(at, trial): (usize, &Trial)| TrialRow {
             trial: TrialId(at as u32),
-            state: trial.state,
+            status: trial.status,
             failures: trial.failures,
-            rung: self.ladder.as_ref().map(|_| trial.passed.len() as u32),
-            step: trial.latest.map(|(step, _)| step),
-            value: trial.result.or(trial.latest.map(|(_, value)| value)),
+            rungs: trial.passed.len() as u32,
+            latest: trial.latest,
+            result: trial.result,
             overrides: self.spec.overrides(TrialId(at as u32)),
             reason: trial.reason.clone(),
         };
         self.trials.iter().enumerate().map(row).collect()
     }
 
+    /// How far each trial may go, in rungs.
+    #[cfg(test)]
+    pub(super) fn allowed(&self) -> Vec<usize> {
+        self.trials.iter().map(|trial| trial.rung).collect()
+    }
+
     fn trial(&mut self, id: TrialId) -> Option<&mut Trial> {
-        self.trials.get_mut(id.0 as usize).filter(|trial| !trial.state.is_final())
+        self.trials.get_mut(id.0 as usize).filter(|trial| !trial.status.is_final())
     }
 
     fn reported(&mut self, id: TrialId, step: Step, value: f64) {
         // Not `self.trial`, because the ladder is borrowed beside it.
-        let Some(trial) = self.trials.get_mut(id.0 as usize).filter(|trial| !trial.state.is_final()) else { return };
+        let Some(trial) = self.trials.get_mut(id.0 as usize).filter(|trial| !trial.status.is_final()) else { return };
         if value.is_finite() && trial.latest.is_none_or(|(latest, _)| step >= latest) {
             trial.latest = Some((step, value));
         }
@@ -198,7 +209,7 @@ impl Sweep {
 
     fn finished(&mut self, id: TrialId, value: f64) {
         let Some(trial) = self.trial(id) else { return };
-        trial.state = TrialState::Finished;
+        trial.status = TrialStatus::Finished;
         trial.result = value.is_finite().then_some(value);
         trial.reason = match trial.result {
             Some(_) => "ran to its end".into(),
@@ -212,16 +223,16 @@ impl Sweep {
         let Some(trial) = self.trial(id) else { return };
         trial.failures += 1;
         if trial.failures <= retry {
-            trial.state = TrialState::Pending;
+            trial.status = TrialStatus::Pending;
             trial.reason = format!("to be tried again ({} of {retry}): {reason}", trial.failures);
         } else {
-            self.lost(id, TrialState::Failed, reason.to_owned());
+            self.lost(id, TrialStatus::Failed, reason.to_owned());
         }
     }
 
-    fn lost(&mut self, id: TrialId, state: TrialState, reason: String) {
+    fn lost(&mut self, id: TrialId, status: TrialStatus, reason: String) {
         let Some(trial) = self.trial(id) else { return };
-        trial.state = status;
+        trial.status = status;
         trial.reason = reason;
         self.settle(id, Outcome::Lost);
     }
@@ -248,7 +259,7 @@ impl Sweep {
         self.pause_at_rungs(actions);
         loop {
             self.fill(actions);
-            if self.trials.iter().any(|trial| trial.state == TrialState::Running) {
+            if self.trials.iter().any(|trial| trial.status == TrialStatus::Running) {
                 return;
             }
             match self.strongest() {
@@ -288,32 +299,32 @@ impl Sweep {
     fn strongest(&self) -> Option<TrialId> {
         let finished = self.trials.iter().any(|trial| self.result(trial).is_some());
         let ladder = self.ladder.as_ref().filter(|_| !finished)?;
-        let lost = [TrialState::Failed, TrialState::Stopped];
+        let lost = [TrialStatus::Failed, TrialStatus::Stopped];
         ladder.strongest(|id| {
             let trial = &self.trials[id.0 as usize];
-            trial.rung < self.top() && !lost.contains(&trial.state)
+            trial.rung < self.top() && !lost.contains(&trial.status)
         })
     }
 
     fn failure(&self) -> Option<String> {
-        let failed = self.trials.iter().filter(|trial| trial.state == TrialState::Failed).count();
+        let failed = self.trials.iter().filter(|trial| trial.status == TrialStatus::Failed).count();
         let limit = self.spec.on_failure.max_failed? as usize;
         (failed > limit).then(|| format!("{failed} trials failed, the limit is {limit}"))
     }
 
     fn verdict(&self) -> SweepOutcome {
-        if self.trials.iter().any(|trial| trial.state == TrialState::Finished && trial.rung >= self.top()) {
+        if self.trials.iter().any(|trial| trial.status == TrialStatus::Finished && trial.rung >= self.top()) {
             return SweepOutcome::Finished;
         }
-        let first = self.trials.iter().position(|trial| trial.state == TrialState::Failed);
+        let first = self.trials.iter().position(|trial| trial.status == TrialStatus::Failed);
         let why = first.map_or_else(String::new, |at| format!("; trial {at}: {}", self.trials[at].reason));
         SweepOutcome::Failed { reason: format!("no trial ran to its end{why}") }
     }
 
     fn pause_all(&mut self, actions: &mut Vec<SweepAction>) {
         for (at, trial) in self.trials.iter_mut().enumerate() {
-            if trial.state == TrialState::Running {
-                trial.state = TrialState::Paused;
+            if trial.status == TrialStatus::Running {
+                trial.status = TrialStatus::Paused;
                 trial.reason = "the sweep is paused".into();
                 actions.push(SweepAction::PauseTrial { trial: TrialId(at as u32), reason: trial.reason.clone() });
             }
@@ -324,9 +335,9 @@ impl Sweep {
     fn pause_at_rungs(&mut self, actions: &mut Vec<SweepAction>) {
         let Some(ladder) = &self.ladder else { return };
         for (at, trial) in self.trials.iter_mut().enumerate() {
-            if trial.state == TrialState::Running && trial.rung < ladder.len() && trial.passed.len() > trial.rung {
+            if trial.status == TrialStatus::Running && trial.rung < ladder.len() && trial.passed.len() > trial.rung {
                 let step = ladder.step(trial.rung).unwrap_or_default();
-                trial.state = TrialState::Paused;
+                trial.status = TrialStatus::Paused;
                 trial.reason = format!("at rung {} (step {step}), not among the best so far", trial.rung);
                 actions.push(SweepAction::PauseTrial { trial: TrialId(at as u32), reason: trial.reason.clone() });
             }
@@ -335,7 +346,7 @@ impl Sweep {
 
     /// Gives free places to promoted trials, the highest rung first, then to new ones in order.
     fn fill(&mut self, actions: &mut Vec<SweepAction>) {
-        let running = self.trials.iter().filter(|trial| trial.state == TrialState::Running).count();
+        let running = self.trials.iter().filter(|trial| trial.status == TrialStatus::Running).count();
         for _ in running..self.spec.parallel as usize {
             let waiting = self.trials.iter().enumerate().filter(|(_, trial)| trial.may_run());
             let next = waiting.max_by_key(|(at, trial)| (trial.rung, std::cmp::Reverse(*at))).map(|(at, _)| at);
@@ -343,7 +354,7 @@ impl Sweep {
             let id = TrialId(at as u32);
             let overrides = self.spec.overrides(id);
             let trial = &mut self.trials[at];
-            if trial.state == TrialState::Paused {
+            if trial.status == TrialStatus::Paused {
                 trial.reason = match &self.ladder {
                     Some(ladder) if trial.rung >= ladder.len() => "promoted: runs to its end".into(),
                     Some(_) if trial.rung > 0 => format!("promoted to rung {}", trial.rung),
@@ -354,7 +365,7 @@ impl Sweep {
                 trial.reason = "runs".into();
                 actions.push(SweepAction::StartTrial { trial: id, attempt: trial.failures, overrides });
             }
-            trial.state = TrialState::Running;
+            trial.status = TrialStatus::Running;
         }
     }
 
@@ -365,11 +376,11 @@ impl Sweep {
             SweepOutcome::Failed { .. } => "the sweep failed",
         };
         for (at, trial) in self.trials.iter_mut().enumerate() {
-            if matches!(trial.state, TrialState::Running | TrialState::Paused) {
+            if matches!(trial.status, TrialStatus::Running | TrialStatus::Paused) {
                 actions.push(SweepAction::StopTrial { trial: TrialId(at as u32), reason: why.to_owned() });
             }
-            if !trial.state.is_final() {
-                trial.state = TrialState::Stopped;
+            if !trial.status.is_final() {
+                trial.status = TrialStatus::Stopped;
                 why.clone_into(&mut trial.reason);
             }
         }

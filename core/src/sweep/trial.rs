@@ -12,7 +12,7 @@ use crate::id::{Step, TrialId};
 /// Where a trial is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum TrialState {
+pub enum TrialStatus {
     /// Not started, or to be tried again.
     Pending,
     /// Its job may use the cluster.
@@ -27,8 +27,8 @@ pub enum TrialState {
     Stopped,
 }
 
-impl TrialState {
-    /// One word for tables.
+impl TrialStatus {
+    /// The status in one word, as people read it.
     pub fn word(self) -> &'static str {
         match self {
             Self::Pending => "pending",
@@ -46,23 +46,16 @@ impl TrialState {
     }
 }
 
-impl fmt::Display for TrialState {
+impl fmt::Display for TrialStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Pending => "pending",
-            Self::Running => "running",
-            Self::Paused => "paused",
-            Self::Finished => "finished",
-            Self::Failed => "failed",
-            Self::Stopped => "stopped",
-        })
+        f.pad(self.word())
     }
 }
 
 /// What the sweep remembers of a trial.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Trial {
-    pub state: TrialState,
+    pub status: TrialStatus,
     /// Failures so far.
     pub failures: u32,
     /// The newest report that was a number.
@@ -73,14 +66,14 @@ pub(crate) struct Trial {
     pub rung: usize,
     /// What it reported at each rung it has passed, those of rungs it has not entered yet included.
     pub passed: Vec<Outcome>,
-    /// Why it is in its state, for people.
+    /// Why it is in its status, for people.
     pub reason: String,
 }
 
 impl Trial {
     pub(crate) fn new() -> Self {
         Self {
-            state: TrialState::Pending,
+            status: TrialStatus::Pending,
             failures: 0,
             latest: None,
             result: None,
@@ -92,7 +85,7 @@ impl Trial {
 
     /// Whether it does not run and has work left that it is allowed to do.
     pub(crate) fn may_run(&self) -> bool {
-        matches!(self.state, TrialState::Pending | TrialState::Paused) && self.passed.len() <= self.rung
+        matches!(self.status, TrialStatus::Pending | TrialStatus::Paused) && self.passed.len() <= self.rung
     }
 }
 
@@ -110,15 +103,15 @@ pub struct TrialResult {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TrialRow {
     pub trial: TrialId,
-    pub state: TrialState,
+    pub status: TrialStatus,
     pub failures: u32,
-    /// Rungs passed; absent without early stop.
-    pub rung: Option<u32>,
-    /// Step of the newest report.
-    pub step: Option<Step>,
-    /// What it ended with, or the newest report before that.
-    pub value: Option<f64>,
+    /// Rungs passed; 0 without early stop.
+    pub rungs: u32,
+    /// The newest report.
+    pub latest: Option<(Step, f64)>,
+    /// What it ended with.
+    pub result: Option<f64>,
     pub overrides: BTreeMap<String, Value>,
-    /// Why it is in its state.
+    /// Why it is in its status.
     pub reason: String,
 }
