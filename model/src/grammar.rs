@@ -223,4 +223,4 @@ fn continuation(anchors: &[(String, Vec<i64>)], text: &str, encode: &impl Fn(&st
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -221,4 +221,6 @@ impl UniMse {
 }
 
 #[cfg(test)]
+pub(crate) mod fixtures;
+#[cfg(test)]
 mod tests;

@@ -1,6 +1,7 @@
 use tch::{Device, nn};
 
 use super::*;
+use crate::unimse::fixtures::generator;
 use crate::config::Preset;
 
 fn random(size: &[i64]) -> Tensor {
@@ -24,7 +25,7 @@ fn naive(queries: &Tensor, keys: &Tensor, present: &[f32], temperature: f64) -> 
 
 #[test]
 fn info_nce_and_its_gradients_are_those_of_a_plain_loop() {
-    tch::manual_seed(5);
+    let _generator = generator(101);
     for present in [[1.0_f32; 5].to_vec(), vec![1.0, 0.0, 1.0, 1.0, 0.0]] {
         let queries = random(&[5, 7]).set_requires_grad(true);
         let keys = random(&[5, 7]).set_requires_grad(true);
@@ -40,7 +41,7 @@ fn info_nce_and_its_gradients_are_those_of_a_plain_loop() {
 
 #[test]
 fn samples_without_the_modality_change_neither_loss_nor_gradient() {
-    tch::manual_seed(6);
+    let _generator = generator(102);
     let (queries, keys) = (unit(&random(&[4, 6])), unit(&random(&[4, 6])));
     let all = info_nce(&queries, &keys, &Tensor::from_slice(&[1.0_f32; 4]), 0.1);
     let wider = |rows: &Tensor| Tensor::cat(&[rows, &random(&[2, 6])], 0);
@@ -57,6 +58,7 @@ fn samples_without_the_modality_change_neither_loss_nor_gradient() {
 
 #[test]
 fn the_mean_leaves_out_padding() {
+    let _generator = generator(103);
     let states = Tensor::from_slice(&[1.0_f32, 2.0, 3.0, 4.0, 9.0, 9.0, 5.0, 6.0, 9.0, 9.0, 9.0, 9.0]).view([2, 3, 2]);
     let mask = Tensor::from_slice(&[1_i64, 1, 0, 1, 0, 0]).view([2, 3]);
     let expected = Tensor::from_slice(&[2.0_f32, 3.0, 5.0, 6.0]).view([2, 2]);
@@ -65,7 +67,7 @@ fn the_mean_leaves_out_padding() {
 
 #[test]
 fn the_blocks_losses_add_up_for_each_modality() {
-    tch::manual_seed(7);
+    let _generator = generator(104);
     let mut config = Preset::Tiny.config();
     config.unimse.acoustic.dims = vec![5];
     config.unimse.visual.dims = vec![5];
@@ -91,6 +93,7 @@ fn the_blocks_losses_add_up_for_each_modality() {
 
 #[test]
 fn a_model_without_modalities_or_weights_has_no_contrastive_part() {
+    let _generator = generator(105);
     let store = nn::VarStore::new(Device::Cpu);
     let mut config = Preset::Tiny.config();
     assert!(Contrastive::new(&store.root(), &config).is_none());

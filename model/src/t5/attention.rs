@@ -61,7 +61,8 @@ impl Attention {
             // libtorch's fused CPU kernel gives the bias no gradient, and at our lengths it is not faster.
             let mut scores = query.matmul(&memory.key.transpose(-1, -2));
             scores += bias;
-            let weights = scores.softmax(-1, Kind::Float).to_kind(memory.value.kind());
+            let wide = if scores.kind() == Kind::Double { Kind::Double } else { Kind::Float };
+            let weights = scores.softmax(-1, wide).to_kind(memory.value.kind());
             weights.dropout(self.dropout, train).matmul(&memory.value)
         };
         let (batch, length) = (hidden.size()[0], hidden.size()[1]);

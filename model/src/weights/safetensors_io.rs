@@ -11,17 +11,20 @@ use tch::{Device, Kind, Tensor, nn};
 use super::parameters;
 use crate::Error;
 
-/// Reads all tensors of a safetensors file, onto the CPU.
+/// Reads all tensors of a safetensors file onto the CPU, sorted by name.
 pub fn read_safetensors(bytes: &[u8]) -> Result<Vec<(String, Tensor)>, Error> {
     let file = SafeTensors::deserialize(bytes).map_err(Error::Safetensors)?;
-    file.iter()
+    let mut tensors: Vec<(String, Tensor)> = file
+        .iter()
         .map(|(name, view)| {
             let kind = kind_of(view.dtype())
                 .ok_or_else(|| Error::Dtype { name: name.to_owned(), dtype: format!("{:?}", view.dtype()) })?;
             let size: Vec<i64> = view.shape().iter().map(|&size| size as i64).collect();
             Ok((name.to_owned(), Tensor::f_from_data_size(view.data(), &size, kind)?))
         })
-        .collect()
+        .collect::<Result<_, Error>>()?;
+    tensors.sort_by(|(one, _), (other, _)| one.cmp(other));
+    Ok(tensors)
 }
 
 /// Returns all parameters as the bytes of a safetensors file that transformers reads; a tied output layer is not in it.
