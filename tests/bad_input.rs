@@ -121,7 +121,8 @@ fn a_truncated_real_pickle_is_refused() {
 #[test]
 fn labels_out_of_range_and_missing_columns_are_named_with_their_row() {
     let folder = folder();
-    let header = "Sr No.,Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID,Season,Episode,StartTime,EndTime\n";
+    let header =
+        "Sr No.,Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID,Season,Episode,StartTime,EndTime\n";
     let row = |emotion: &str| format!("1,Hello there,Joey,{emotion},neutral,0,0,1,1,\"0\",\"1\"\n");
     let bad = format!("{header}{}{}", row("joy"), row("happyish").replacen("1,", "2,", 1).replace(",0,0,1", ",0,1,1"));
     not_imported(folder.path(), "meld.csv", bad.as_bytes(), "meld", &["meld.csv", "happyish"]);
@@ -144,10 +145,48 @@ fn a_dataset_that_is_missing_or_damaged_fails_the_job_with_its_name_and_without_
 fn a_checkpoint_folder_that_cannot_be_written_is_named() {
     let cluster = Cluster::start(Trainers::Fake, &[1]);
     let blocked = cluster.write("a-file", "not a folder");
-    let job = cluster.submit(&counting("blocked", 1, 100, &format!("restart: {{max: 0}}\n")).replace("checkpoint: {", &format!("checkpoint: {{uri: 'file://{blocked}/ckpt', ")));
+    let place = format!("checkpoint: {{uri: 'file://{blocked}/ckpt', ");
+    let job = cluster.submit(&counting("blocked", 1, 100, "restart: {max: 0}\n").replace("checkpoint: {", &place));
     let view = cluster.wait_for(&job, "fails", View::ended);
     assert_eq!(view.state, "failed");
     assert!(view.reason.contains("a-file"), "{view:?}");
+}
+
+#[test]
+fn a_full_disk_under_the_checkpoints_is_named_and_the_job_can_go_on_when_there_is_room() {
+    let cluster = Cluster::start(Trainers::Fake, &[1]);
+    let folder = cluster.path("small");
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let mounted =
+        std::process::Command::new("mount").args(["-t", "tmpfs", "-o", "size=4m", "tmpfs"]).arg(&folder).output();
+    if !mounted.is_ok_and(|mounted| mounted.status.success()) {
+        eprintln!("skipped: a file system of 4 MiB cannot be mounted here");
+        return;
+    }
+    let _unmount = Unmount(folder.clone());
+    let place = format!("checkpoint: {{uri: 'file://{}', ", folder.display());
+    let large = counting("full", 1, 60, "restart: {max: 0}")
+        .replace("checkpoint: {", &place)
+        .replace("'10'", "'10', fake-bytes: '9000000'");
+    let job = cluster.submit(&large);
+    let view = cluster.wait_for(&job, "fails", View::ended);
+    assert_eq!(view.state, "failed");
+    assert!(view.reason.contains("No space left") || view.reason.contains("disk is full"), "{view:?}");
+    let list = cluster.ok(&["ckpt", "ls", &job, "-o", "json"]);
+    assert!(!list.contains("committed\","), "a checkpoint that is not whole was committed: {list}");
+    let remounted = std::process::Command::new("mount").args(["-o", "remount,size=64m"]).arg(&folder).output();
+    assert!(remounted.is_ok_and(|remounted| remounted.status.success()));
+    cluster.ok(&["retry", &job]);
+    cluster.completes(&job);
+    cluster.ok(&["ckpt", "verify", &format!("{job}:latest")]);
+}
+
+struct Unmount(std::path::PathBuf);
+
+impl Drop for Unmount {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).output();
+    }
 }
 
 #[test]
@@ -163,7 +202,13 @@ fn a_coordinator_that_is_not_there_has_an_exit_code_of_its_own() {
 #[test]
 fn what_does_not_exist_is_not_found() {
     let cluster = Cluster::start(Trainers::Fake, &[]);
-    for arguments in [&["show", "j-zzzz"][..], &["cancel", "nobody"], &["logs", "j-zzzz"], &["sweep", "show", "s-zzzz"], &["drain", "moon"]] {
+    for arguments in [
+        &["show", "j-zzzz"][..],
+        &["cancel", "nobody"],
+        &["logs", "j-zzzz"],
+        &["sweep", "show", "s-zzzz"],
+        &["drain", "moon"],
+    ] {
         let asked = cluster.unimse(arguments);
         assert_eq!(asked.code, 3, "{arguments:?}: {}{}", asked.out, asked.err);
         assert!(asked.err.starts_with("error: "), "{}", asked.err);
@@ -194,5 +239,10 @@ fn a_sweep_of_a_thousand_million_points_is_refused_at_once() {
     std::fs::write(&file, text).expect("a file");
     let validated = unimse(&["validate", &file.display().to_string()]);
     assert_eq!(validated.code, 2);
-    assert!(validated.err.contains("1000000000") || validated.out.contains("1000000000"), "{}{}", validated.out, validated.err);
+    assert!(
+        validated.err.contains("1000000000") || validated.out.contains("1000000000"),
+        "{}{}",
+        validated.out,
+        validated.err
+    );
 }

@@ -23,7 +23,11 @@ fn a_job_trains_on_two_workers_and_leaves_verified_checkpoints() {
     let losses = cluster.metric(&job, "train/loss");
     assert_eq!(losses.iter().map(|point| point.step).collect::<Vec<_>>(), (1..=100).collect::<Vec<_>>());
     let list = cluster.ok(&["ckpt", "ls", &job, "-o", "json"]);
-    assert_eq!(list.matches("\"state\": \"committed\"").count(), 2, "keep says two and the best is among them:\n{list}");
+    assert_eq!(
+        list.matches("\"state\": \"committed\"").count(),
+        2,
+        "keep says two and the best is among them:\n{list}"
+    );
     for name in ["best", "latest"] {
         cluster.ok(&["ckpt", "verify", &format!("{job}:{name}")]);
     }
@@ -120,7 +124,8 @@ fn metrics_logs_and_waiting_tell_the_same_story() {
     let waited = cluster.unimse(&["wait", &job]);
     assert_eq!(waited.code, 0, "{}{}", waited.out, waited.err);
     assert!(!cluster.ok(&["logs", &job]).is_empty());
-    let failing = cluster.submit(&counting("fails", 1, 40, "restart: {max: 0}").replace("fake-step-ms: '10'", "fake-fail: '7'"));
+    let failing =
+        cluster.submit(&counting("fails", 1, 40, "restart: {max: 0}").replace("fake-step-ms: '10'", "fake-fail: '7'"));
     assert_eq!(cluster.unimse(&["wait", &failing]).code, 10);
     let view: View = cluster.view(&failing);
     assert!(view.reason.contains("told to fail at step 7"), "{view:?}");

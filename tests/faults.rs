@@ -131,7 +131,8 @@ fn a_stopped_worker_is_replaced_and_its_late_words_are_fenced() {
 #[test]
 fn a_poison_job_ends_after_its_budget_and_harms_nobody() {
     let cluster = Cluster::start(Trainers::Fake, &[1]);
-    let poison = counting("poison", 1, 50, "restart: {max: 2, backoff: 200ms}").replace("fake-step-ms: '10'", "fake-fail: '3'");
+    let poison =
+        counting("poison", 1, 50, "restart: {max: 2, backoff: 200ms}").replace("fake-step-ms: '10'", "fake-fail: '3'");
     let job = cluster.submit(&poison);
     let view = cluster.wait_for(&job, "fails", View::ended);
     assert_eq!(view.state, "failed");
@@ -161,7 +162,8 @@ fn a_damaged_checkpoint_is_found_out_and_the_one_before_is_used() {
     let mut files = Vec::new();
     find(&cluster.path("checkpoints"), &mut files);
     let place = format!("step-{:08}/", paused.durable_step);
-    let shards: Vec<&String> = files.iter().filter(|file| file.contains(&place) && file.ends_with(".safetensors")).collect();
+    let shards: Vec<&String> =
+        files.iter().filter(|file| file.contains(&place) && file.ends_with(".safetensors")).collect();
     assert!(!shards.is_empty(), "no shard of {place} in {files:?}");
     for shard in shards {
         let mut bytes = std::fs::read(shard).expect("a shard");

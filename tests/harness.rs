@@ -3,13 +3,14 @@
 mod job;
 mod programs;
 
+use std::fmt::Write as _;
 use std::fs::File;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-pub(crate) use job::{Point, View};
+pub(crate) use job::View;
 pub(crate) use programs::{Ran, program, ran, real_data};
 
 /// How long anything may take that should take moments; far more than it takes on an idle machine.
@@ -39,7 +40,10 @@ impl Cluster {
     /// Starts a coordinator and one agent for each entry of `slots`.
     pub(crate) fn start(trainers: Trainers, slots: &[u32]) -> Self {
         let folder = tempfile::Builder::new().prefix("unimse-test-").tempdir().expect("a temporary folder");
-        let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port").port();
+        let port = std::net::TcpListener::bind("127.0.0.1:0")
+            .and_then(|socket| socket.local_addr())
+            .expect("a free port")
+            .port();
         let agents = slots.iter().map(|_| None).collect();
         let mut cluster = Self { folder, port, trainers, coordinator: None, agents, slots: slots.to_vec() };
         cluster.start_coordinator();
@@ -147,13 +151,15 @@ impl Cluster {
         for name in std::iter::once("coordinator".to_owned()).chain(names) {
             let log = std::fs::read_to_string(self.path(&format!("{name}.log"))).unwrap_or_default();
             let lines: Vec<&str> = log.lines().collect();
-            text += &format!("--- {name}\n{}\n", lines[lines.len().saturating_sub(40)..].join("\n"));
+            let end = lines[lines.len().saturating_sub(40)..].join("\n");
+            let _ = writeln!(text, "--- {name}\n{end}");
         }
         text
     }
 
     fn spawn(&self, mut command: Command, name: &str) -> Child {
-        let log = File::options().create(true).append(true).open(self.path(&format!("{name}.log"))).expect("a log file");
+        let log =
+            File::options().create(true).append(true).open(self.path(&format!("{name}.log"))).expect("a log file");
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("a second handle")).stderr(log);
         command.spawn().unwrap_or_else(|error| panic!("cannot start {name}: {error}"))
     }
@@ -181,7 +187,8 @@ fn end(child: Option<Child>) {
 pub(crate) fn children(pid: u32) -> Vec<u32> {
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let lists = tasks.map(|task| std::fs::read_to_string(task.path().join("children")).unwrap_or_default());
-    let mut found: Vec<u32> = lists.flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()).collect();
+    let mut found: Vec<u32> =
+        lists.flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()).collect();
     found.sort_unstable();
     found
 }

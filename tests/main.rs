@@ -3,6 +3,8 @@
 //! The programs `unimse`, `unimse-coordinator` and `unimse-worker` are taken from the folder beside this binary:
 //! `cargo xtask test` builds them first. Cluster tests run trainers that only count (`--fake-trainers`) unless numbers matter.
 
+#![expect(clippy::print_stderr, reason = "what a failed or skipped test says goes to its output")]
+
 mod bad_input;
 mod cluster;
 mod configs;

@@ -124,9 +124,10 @@ fn a_pulled_checkpoint_evaluates_and_predicts() {
 /// Looks a metric up by its path, such as `mosi/mae`.
 fn find(value: &serde_json::Value, name: &str) -> Option<f64> {
     match value {
-        serde_json::Value::Object(map) => {
-            map.get(name).and_then(serde_json::Value::as_f64).or_else(|| map.values().find_map(|value| find(value, name)))
-        }
+        serde_json::Value::Object(map) => map
+            .get(name)
+            .and_then(serde_json::Value::as_f64)
+            .or_else(|| map.values().find_map(|value| find(value, name))),
         serde_json::Value::Array(items) => items.iter().find_map(|item| find(item, name)),
         _ => None,
     }
@@ -148,6 +149,7 @@ fn the_real_releases_import_with_the_published_counts() {
     };
     let path = |name: &str| data.join(name).display().to_string();
     import(&[path("mosi_utterance.pkl")], "mosi.arrow", &["1284", "229"]);
-    let meld = [format!("train={}", path("meld_train_sent_emo.csv")), format!("valid={}", path("meld_dev_sent_emo.csv"))];
+    let meld =
+        [format!("train={}", path("meld_train_sent_emo.csv")), format!("valid={}", path("meld_dev_sent_emo.csv"))];
     import(&meld, "meld.arrow", &["9989", "1109"]);
 }

@@ -30,7 +30,9 @@ fn outcome(cluster: &Cluster, sweep: &str) -> serde_json::Value {
     let view = &shown["sweep"];
     assert_eq!(view["status"], "completed", "{text}");
     let trials = view["trials"].as_array().expect("trials").iter();
-    let rows: Vec<_> = trials.map(|trial| serde_json::json!([trial["trial"], trial["parameters"], trial["rungs"], trial["state"]])).collect();
+    let rows: Vec<_> = trials
+        .map(|trial| serde_json::json!([trial["trial"], trial["parameters"], trial["rungs"], trial["state"]]))
+        .collect();
     assert_eq!(rows.len(), 9);
     serde_json::json!({ "rows": rows, "best": view["best_trial"], "value": view["best_value"] })
 }

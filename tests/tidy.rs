@@ -7,7 +7,11 @@ use crate::harness::workspace;
 
 fn metadata() -> cargo_metadata::Metadata {
     let manifest = workspace().join("Cargo.toml");
-    cargo_metadata::MetadataCommand::new().manifest_path(manifest).other_options(["--offline".to_owned()]).exec().expect("cargo metadata")
+    cargo_metadata::MetadataCommand::new()
+        .manifest_path(manifest)
+        .other_options(["--offline".to_owned()])
+        .exec()
+        .expect("cargo metadata")
 }
 
 /// Names of the packages that each package of ours depends on, directly and not only for tests.
@@ -38,8 +42,19 @@ fn sources(folder: &str) -> Vec<(PathBuf, String)> {
     found
 }
 
-const CRATES: [&str; 11] =
-    ["checkpoint", "cli", "collectives", "coordinator", "core", "data", "model", "proto", "torch-ext", "worker", "xtask"];
+const CRATES: [&str; 11] = [
+    "checkpoint",
+    "cli",
+    "collectives",
+    "coordinator",
+    "core",
+    "data",
+    "model",
+    "proto",
+    "torch-ext",
+    "worker",
+    "xtask",
+];
 
 #[test]
 fn dependencies_point_only_downwards() {
@@ -83,7 +98,8 @@ fn the_core_knows_no_world() {
     for name in banned {
         assert!(!core.contains(name), "core must not depend on {name}");
     }
-    let calls = ["std::fs", "std::net", "std::env", "Instant::now", "SystemTime", "thread::sleep", "std::process", "rand::rng"];
+    let calls =
+        ["std::fs", "std::net", "std::env", "Instant::now", "SystemTime", "thread::sleep", "std::process", "rand::rng"];
     for (path, text) in sources("core/src") {
         for call in calls {
             assert!(!text.contains(call), "{} names {call}", path.display());
@@ -96,7 +112,8 @@ fn libtorch_stays_out_of_coordinator_and_command_line() {
     let metadata = metadata();
     let graph = direct(&metadata);
     let nodes = &metadata.resolve.as_ref().expect("a resolved graph").nodes;
-    let names: BTreeMap<_, _> = metadata.packages.iter().map(|package| (&package.id, package.name.to_string())).collect();
+    let names: BTreeMap<_, _> =
+        metadata.packages.iter().map(|package| (&package.id, package.name.to_string())).collect();
     for start in ["unimse-coordinator", "unimse-cli"] {
         assert!(graph.contains_key(start));
         let mut seen = BTreeSet::new();
@@ -155,7 +172,8 @@ fn only_main_reads_the_environment_or_exits() {
 fn unsafe_code_has_two_homes() {
     for folder in CRATES.into_iter().filter(|folder| !["collectives", "torch-ext"].contains(folder)) {
         for (path, text) in sources(&format!("{folder}/src")) {
-            let offends = ["unsafe {", "unsafe fn", "unsafe impl", "unsafe extern"].iter().any(|word| text.contains(word));
+            let offends =
+                ["unsafe {", "unsafe fn", "unsafe impl", "unsafe extern"].iter().any(|word| text.contains(word));
             assert!(!offends, "{} has unsafe code", path.display());
         }
     }
@@ -176,9 +194,14 @@ fn files_stay_short_enough_to_read_and_say_what_they_are() {
             let lines = text.lines().count();
             assert!(lines <= 600, "{} has {lines} lines; split it by idea", path.display());
             let first = text.lines().next().unwrap_or_default();
-            let test = path.file_name().is_some_and(|name| name == "tests.rs") || path.components().any(|part| part.as_os_str() == "tests");
+            let test = path.file_name().is_some_and(|name| name == "tests.rs")
+                || path.components().any(|part| part.as_os_str() == "tests");
             assert!(test || first.starts_with("//!"), "{} does not begin with what it is", path.display());
-            assert!(path.file_name().is_some_and(|name| name != "mod.rs"), "{}: use foo.rs beside foo/", path.display());
+            assert!(
+                path.file_name().is_some_and(|name| name != "mod.rs"),
+                "{}: use foo.rs beside foo/",
+                path.display()
+            );
         }
     }
 }

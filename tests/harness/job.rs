@@ -65,7 +65,11 @@ impl Cluster {
             }
             let view = self.view(job);
             let done = happened(&view);
-            assert!(done || !view.ended(), "job {job} should have been seen when it {what}, but it ended: {view:?}\n{}", self.logs());
+            assert!(
+                done || !view.ended(),
+                "job {job} should have been seen when it {what}, but it ended: {view:?}\n{}",
+                self.logs()
+            );
             last = Some(view);
             done
         });
