@@ -101,7 +101,9 @@ impl Code {
     /// One or two sentences for `unimse explain CODE` and the book.
     pub fn explain(self) -> &'static str {
         match self {
-            Self::Syntax => "The file is not valid YAML. The caret is where the parser gave up; the mistake may be a line above.",
+            Self::Syntax => {
+                "The file is not valid YAML. The caret is where the parser gave up; the mistake may be a line above."
+            }
             Self::Limit => {
                 "The file is larger than 1 MiB, nested deeper than 32 levels, or expands to far more than it \
                  says. Job files are small; this protects the coordinator."
@@ -120,7 +122,9 @@ impl Code {
             Self::NotFinite => "The number is not finite (NaN or infinity, or too large to be represented).",
             Self::BadSet => "An argument of `--set` has the form path=value, such as train.learning_rate=3e-4.",
             Self::NotYet => "The feature is planned and has a name already, but this version cannot do it.",
-            Self::TooMany => "The sweep would have more trials than the limit; it is refused before anything is expanded.",
+            Self::TooMany => {
+                "The sweep would have more trials than the limit; it is refused before anything is expanded."
+            }
             Self::Unresolved => "A file named in the text could not be read.",
         }
     }

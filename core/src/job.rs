@@ -91,11 +91,7 @@ pub enum Phase {
     /// All ranks train.
     Running { gang: Gang },
     /// Ranks were asked to write a checkpoint and stop.
-    Stopping {
-        gang: Gang,
-        since: Timestamp,
-        then: AfterStop,
-    },
+    Stopping { gang: Gang, since: Timestamp, then: AfterStop },
     /// Holds no slots until somebody resumes it.
     Paused { since: Timestamp },
     /// Reached its last step.
@@ -234,7 +230,10 @@ impl Job {
 
     /// The newest checkpoint that may be used.
     pub fn latest(&self) -> Option<&CheckpointRecord> {
-        self.checkpoints.iter().filter(|record| record.usable()).max_by_key(|record| (record.at.step, record.at.generation))
+        self.checkpoints
+            .iter()
+            .filter(|record| record.usable())
+            .max_by_key(|record| (record.at.step, record.at.generation))
     }
 
     /// Where the next generation begins when no survivor holds newer state.

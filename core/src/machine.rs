@@ -16,9 +16,10 @@ mod event;
 mod explain;
 mod gang;
 mod place;
+mod standing;
 mod sweeps;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -32,6 +33,7 @@ use crate::id::{JobId, SweepId, WorkerId};
 use crate::job::Job;
 use crate::time::Timestamp;
 use crate::worker::Worker;
+use standing::Standing;
 
 /// How long trainers may take from assignment until all are ready.
 pub const FORM_TIMEOUT: Duration = Duration::from_secs(180);
@@ -63,6 +65,8 @@ pub struct State {
 #[derive(Clone, Debug, Default)]
 pub struct Machine {
     state: State,
+    /// The jobs that have not ended; follows from the state and spares walks over years of ended jobs.
+    standing: Standing,
     last_heard: BTreeMap<WorkerId, Timestamp>,
 }
 
@@ -78,6 +82,7 @@ pub struct Step {
 struct Turn {
     now: Timestamp,
     effects: Vec<Effect>,
+    changed: BTreeSet<JobId>,
 }
 
 impl Turn {
@@ -86,17 +91,16 @@ impl Turn {
     }
 
     fn changed(&mut self, job: JobId) {
-        let effect = Effect::JobChanged(job);
-        if !self.effects.contains(&effect) {
-            self.effects.push(effect);
-        }
+        self.changed.insert(job);
     }
 }
 
 impl Machine {
     /// Goes on from a snapshot.
     pub fn from_state(state: State) -> Self {
-        Self { state, last_heard: BTreeMap::new() }
+        let mut machine = Self { state, ..Self::default() };
+        machine.standing.update(&machine.state.jobs, machine.state.jobs.keys());
+        machine
     }
 
     /// What is known; views are made from it.
@@ -106,11 +110,23 @@ impl Machine {
 
     /// Applies one event. Deterministic: the same state, time and event give the same outcome.
     pub fn step(&mut self, now: Timestamp, event: Event) -> Step {
-        let mut turn = Turn { now, effects: Vec::new() };
+        let mut turn = Turn { now, effects: Vec::new(), changed: BTreeSet::new() };
+        let moves_workers = event.moves_workers();
         let answer = self.apply(&mut turn, event);
-        if answer.is_ok() {
-            self.reschedule(&mut turn);
+        let moved = self.standing.update(&self.state.jobs, &turn.changed);
+        if answer.is_ok() && (moves_workers || !moved.is_empty()) {
+            let hopeless = match (&answer, moved.as_slice()) {
+                (Ok(Answer::Job { job, new: true }), [only]) if only == job => self.hopeless(now, *job),
+                _ => None,
+            };
+            match (hopeless, &answer) {
+                // A new job that cannot start and cannot displace anybody changes nothing for the thousands before it.
+                (Some(why), Ok(Answer::Job { job, .. })) => self.set_reason(&mut turn, *job, why),
+                _ => self.reschedule(&mut turn),
+            }
+            self.standing.update(&self.state.jobs, &turn.changed);
         }
+        turn.effects.extend(turn.changed.into_iter().map(Effect::JobChanged));
         Step { answer, effects: turn.effects }
     }
 

@@ -46,8 +46,10 @@ pub fn decide(checkpoints: &[Committed], policy: Policy) -> Vec<Deletion> {
     let key = |checkpoint: &Committed| (checkpoint.step, checkpoint.generation);
     let mut newest: Vec<&Committed> = checkpoints.iter().filter(|checkpoint| checkpoint.verified).collect();
     newest.sort_by_key(|checkpoint| std::cmp::Reverse(key(checkpoint)));
-    let mut best: Vec<(&Committed, f64)> =
-        newest.iter().filter_map(|checkpoint| Some((*checkpoint, checkpoint.metric.filter(|value| !value.is_nan())?))).collect();
+    let mut best: Vec<(&Committed, f64)> = newest
+        .iter()
+        .filter_map(|checkpoint| Some((*checkpoint, checkpoint.metric.filter(|value| !value.is_nan())?)))
+        .collect();
     // Stable, so that among equals the newest stays first.
     best.sort_by(|a, b| policy.goal.compare(b.1, a.1));
 

@@ -14,7 +14,7 @@ mod problem;
 mod solve;
 
 pub use problem::{Claim, Node, PATIENCE, Problem, SlotOrd};
-pub use solve::{Solution, Verdict, solve};
+pub use solve::{Solution, Verdict, hopeless, solve};
 
 #[cfg(test)]
 mod tests;

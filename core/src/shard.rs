@@ -96,7 +96,7 @@ impl DataOrder {
             index: if wraps { 0 } else { end },
             step: cursor.step.next(),
         };
-        Batch { samples, cursor, next, micro_batch: self.micro_batch }
+        Batch { samples, cursor, next, micro: self.micro_batch }
     }
 
     /// Where the cursor stands after `step` completed steps.
@@ -133,7 +133,7 @@ pub struct Batch {
     pub cursor: Cursor,
     /// After it.
     pub next: Cursor,
-    micro_batch: u32,
+    micro: u32,
 }
 
 /// A part of a global batch that is computed in one forward pass, whoever does it.
@@ -148,7 +148,7 @@ pub struct MicroShard<'a> {
 impl Batch {
     /// All micro-shards; the last one may be smaller.
     pub fn micro_shards(&self) -> impl Iterator<Item = MicroShard<'_>> {
-        let chunks = self.samples.chunks(self.micro_batch as usize);
+        let chunks = self.samples.chunks(self.micro as usize);
         chunks.enumerate().map(|(index, samples)| MicroShard { index: index as u32, samples })
     }
 

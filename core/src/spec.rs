@@ -21,9 +21,9 @@ mod tests;
 mod yaml;
 
 pub use job::{
-    AdamSpec, CheckpointName, CheckpointSpec, ContextSpec, ContrastiveSpec, DataSource, DataSpec, EncoderSpec, FusionSpec, JobSpec,
-    KeepSpec, LimitSpec, LogSpec, MetricSpec, ModelSource, ModelSpec, Pick, Precision, Preset, ResourceSpec, RestartSpec, Resume,
-    ScheduleKind, ScheduleSpec, TrainLength, TrainSpec,
+    AdamSpec, CheckpointName, CheckpointSpec, ContextSpec, ContrastiveSpec, DataSource, DataSpec, EncoderSpec,
+    FusionSpec, JobSpec, KeepSpec, LimitSpec, LogSpec, MetricSpec, ModelSource, ModelSpec, Pick, Precision, Preset,
+    ResourceSpec, RestartSpec, Resume, ScheduleKind, ScheduleSpec, TrainLength, TrainSpec,
 };
 pub use schema::{schema_job, schema_sweep};
 pub use sweep::{JobFile, parse_sweep};
@@ -46,13 +46,16 @@ pub fn parse_job_with(text: &str, source_name: &str, sets: &[String]) -> Result<
 /// Changes a job that is valid already, as `resume --set` does. Defaults were filled in when it was submitted and stay as they are.
 pub fn apply_sets(job: &JobSpec, sets: &[String]) -> Result<JobSpec, Diagnostics> {
     let value = serde_json::to_value(job).map_err(|error| {
-        crate::diagnostic::Diagnostic::new(crate::diagnostic::Code::WrongType, format!("the stored job cannot be written: {error}"))
+        crate::diagnostic::Diagnostic::new(
+            crate::diagnostic::Code::WrongType,
+            format!("the stored job cannot be written: {error}"),
+        )
     })?;
     with_sets(Document::from_value(&value), sets)
 }
 
 fn with_sets(mut document: Document, sets: &[String]) -> Result<JobSpec, Diagnostics> {
-    let found = sets.iter().filter_map(|argument| set::apply(&mut document, argument).err()).collect();
+    let found = sets.iter().filter_map(|argument| set::apply(&mut document, argument).err()).flatten().collect();
     Diagnostics::check(found)?;
     canonical::validate(&document)
 }

@@ -203,7 +203,9 @@ impl Machine {
             step,
             total_steps: known,
             durable_step: job.durable_step(),
-            eta_seconds: progress.filter(|_| running).and_then(|progress| progress.eta_seconds(job.spec.train.global_batch)),
+            eta_seconds: progress
+                .filter(|_| running)
+                .and_then(|progress| progress.eta_seconds(job.spec.train.global_batch)),
             progress: progress.cloned(),
             evaluated_step: job.evaluation.as_ref().map(|evaluation| evaluation.step),
             metrics: job.evaluation.as_ref().map(|evaluation| evaluation.metrics.clone()).unwrap_or_default(),
@@ -273,28 +275,33 @@ impl Machine {
                 seated.insert((seat.worker, seat.slot), (job.id, Rank(rank)));
             }
         }
-        let mut views: Vec<NodeView> = self.state().workers.values().map(|worker| {
-            let (state, reason) = match &worker.state {
-                crate::worker::WorkerState::Lost { reason, .. } => ("lost", reason.clone()),
-                crate::worker::WorkerState::Alive if worker.drained => ("drained", String::new()),
-                crate::worker::WorkerState::Alive => ("alive", String::new()),
-            };
-            let slots = (0..).zip(&worker.info.slots).map(|(slot, what)| {
-                let on = seated.get(&(worker.id, slot));
-                SlotView { slot, what: what.to_string(), job: on.map(|on| on.0), rank: on.map(|on| on.1) }
-            });
-            NodeView {
-                worker: worker.id,
-                node: worker.info.node.clone(),
-                host: worker.info.host.clone(),
-                version: worker.info.version.clone(),
-                state: state.to_owned(),
-                reason,
-                slots: slots.collect(),
-                joined: worker.joined,
-                heard: self.last_heard(worker.id),
-            }
-        }).collect();
+        let mut views: Vec<NodeView> = self
+            .state()
+            .workers
+            .values()
+            .map(|worker| {
+                let (state, reason) = match &worker.state {
+                    crate::worker::WorkerState::Lost { reason, .. } => ("lost", reason.clone()),
+                    crate::worker::WorkerState::Alive if worker.drained => ("drained", String::new()),
+                    crate::worker::WorkerState::Alive => ("alive", String::new()),
+                };
+                let slots = (0..).zip(&worker.info.slots).map(|(slot, what)| {
+                    let on = seated.get(&(worker.id, slot));
+                    SlotView { slot, what: what.to_string(), job: on.map(|on| on.0), rank: on.map(|on| on.1) }
+                });
+                NodeView {
+                    worker: worker.id,
+                    node: worker.info.node.clone(),
+                    host: worker.info.host.clone(),
+                    version: worker.info.version.clone(),
+                    state: state.to_owned(),
+                    reason,
+                    slots: slots.collect(),
+                    joined: worker.joined,
+                    heard: self.last_heard(worker.id),
+                }
+            })
+            .collect();
         views.sort_by_key(|view| (view.state == "lost", view.worker));
         views
     }
@@ -306,19 +313,22 @@ impl Machine {
         let best_trial = best.as_ref().map(|best| best.trial);
         let table = record.sweep.table();
         let ended = table.iter().filter(|row| row.status.is_final()).count();
-        let trials: Vec<TrialView> = table.into_iter().map(|row| {
-            let job = record.trials.get(&row.trial).copied();
-            TrialView {
-                trial: row.trial,
-                job,
-                state: row.status.word().to_owned(),
-                parameters: row.overrides,
-                rungs: row.rungs,
-                step: row.latest.map(|(step, _)| step).unwrap_or_default(),
-                value: row.result.or(row.latest.map(|(_, value)| value)),
-                reason: row.reason,
-            }
-        }).collect();
+        let trials: Vec<TrialView> = table
+            .into_iter()
+            .map(|row| {
+                let job = record.trials.get(&row.trial).copied();
+                TrialView {
+                    trial: row.trial,
+                    job,
+                    state: row.status.word().to_owned(),
+                    parameters: row.overrides,
+                    rungs: row.rungs,
+                    step: row.latest.map(|(step, _)| step).unwrap_or_default(),
+                    value: row.result.or(row.latest.map(|(_, value)| value)),
+                    reason: row.reason,
+                }
+            })
+            .collect();
         SweepView {
             id: record.id,
             name: spec.name.clone(),

@@ -82,7 +82,8 @@ fn a_sweep_ends_with_the_same_best_in_any_storm() {
     };
     let calm = outcome(0, Faults::none());
     for seed in 1..40 {
-        let faults = Faults { coordinator_restart: 20, lost_order: 10, trainer_crash: 10, agent_crash: 2, ..Faults::none() };
+        let faults =
+            Faults { coordinator_restart: 20, lost_order: 10, trainer_crash: 10, agent_crash: 2, ..Faults::none() };
         assert_eq!(outcome(seed, faults), calm, "seed {seed}");
     }
 }

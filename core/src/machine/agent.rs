@@ -11,7 +11,12 @@ use crate::job::{AfterStop, Evaluation, ExitCause, Phase};
 use crate::worker::{Worker, WorkerInfo, WorkerState};
 
 impl Machine {
-    pub(super) fn register(&mut self, turn: &mut Turn, info: WorkerInfo, trainers: &[TrainerStatus]) -> Result<Answer, Refusal> {
+    pub(super) fn register(
+        &mut self,
+        turn: &mut Turn,
+        info: WorkerInfo,
+        trainers: &[TrainerStatus],
+    ) -> Result<Answer, Refusal> {
         let known = self.state.workers.values().rev().find(|worker| worker.info.incarnation == info.incarnation);
         if let Some(worker) = known {
             let id = worker.id;
@@ -79,7 +84,13 @@ impl Machine {
         }
     }
 
-    pub(super) fn report(&mut self, turn: &mut Turn, worker: WorkerId, seq: u64, report: Report) -> Result<Answer, Refusal> {
+    pub(super) fn report(
+        &mut self,
+        turn: &mut Turn,
+        worker: WorkerId,
+        seq: u64,
+        report: Report,
+    ) -> Result<Answer, Refusal> {
         let record = self.state.workers.get_mut(&worker).ok_or(Refusal::UnknownWorker(worker))?;
         if let WorkerState::Lost { reason, .. } = &record.state {
             return Err(Refusal::WorkerGone { worker, reason: reason.clone() });
@@ -90,7 +101,11 @@ impl Machine {
         record.applied = seq;
         let Report { job, generation, rank, kind } = report;
         let Some(record) = self.state.jobs.get(&job) else { return Ok(Answer::Stale { current: Generation(0) }) };
-        let seated = record.phase.gang().and_then(|gang| gang.seats.get(rank.0 as usize)).is_some_and(|seat| seat.worker == worker);
+        let seated = record
+            .phase
+            .gang()
+            .and_then(|gang| gang.seats.get(rank.0 as usize))
+            .is_some_and(|seat| seat.worker == worker);
         if generation != record.generation || !seated {
             return Ok(Answer::Stale { current: record.generation });
         }
@@ -181,7 +196,9 @@ impl Machine {
     }
 
     pub(super) fn worker_lost(&mut self, turn: &mut Turn, worker: WorkerId, reason: &str) -> Answer {
-        let Some(record) = self.state.workers.get_mut(&worker).filter(|record| record.alive()) else { return Answer::Done };
+        let Some(record) = self.state.workers.get_mut(&worker).filter(|record| record.alive()) else {
+            return Answer::Done;
+        };
         record.state = WorkerState::Lost { at: turn.now, reason: reason.to_owned() };
         let node = record.info.node.clone();
         self.last_heard.remove(&worker);

@@ -52,9 +52,10 @@ impl Machine {
             })
             .collect();
         for deletion in retention::decide(&list, policy) {
-            let found = record.checkpoints.iter_mut().find(|own| {
-                own.usable() && own.at.step == deletion.step && own.at.generation == deletion.generation
-            });
+            let found = record
+                .checkpoints
+                .iter_mut()
+                .find(|own| own.usable() && own.at.step == deletion.step && own.at.generation == deletion.generation);
             if let Some(own) = found {
                 own.state = CheckpointState::Deleting { reason: deletion.reason };
                 turn.effects.push(Effect::DeleteCheckpoint { job, at: own.at.clone() });
@@ -93,15 +94,17 @@ impl Machine {
 
     pub(super) fn remove_checkpoint(&mut self, turn: &mut Turn, job: JobId, step: Step) -> Result<Answer, Refusal> {
         let record = self.job(job)?;
-        let found = record.checkpoints.iter().rfind(|own| {
-            own.at.step == step && !matches!(own.state, CheckpointState::Deleting { .. })
-        });
+        let found = record
+            .checkpoints
+            .iter()
+            .rfind(|own| own.at.step == step && !matches!(own.state, CheckpointState::Deleting { .. }));
         let Some(own) = found else {
             return Err(Refusal::NoCheckpoint { job, which: format!(" of step {step}") });
         };
         let manifest = own.at.manifest.clone();
         let last = record.latest().is_some_and(|latest| latest.at.manifest == manifest);
-        let active = !record.phase.ended() && !matches!(record.phase, Phase::Queued { .. } if record.checkpoints.len() > 1);
+        let active =
+            !record.phase.ended() && !matches!(record.phase, Phase::Queued { .. } if record.checkpoints.len() > 1);
         if (last && active) || self.referenced(job).contains(&manifest) {
             let hint = "cancel what needs it first".to_owned();
             return Err(Refusal::CheckpointInUse { job, step, hint });
@@ -139,9 +142,11 @@ impl Machine {
     pub fn best_checkpoint(job: &Job) -> Option<&CheckpointRecord> {
         let spec = &job.spec.checkpoint.metric;
         let goal: Goal = spec.goal;
-        let rated = job.checkpoints.iter().filter(|own| own.usable()).filter_map(|own| {
-            own.metrics.get(&spec.name).map(|&value| (value, own))
-        });
+        let rated = job
+            .checkpoints
+            .iter()
+            .filter(|own| own.usable())
+            .filter_map(|own| own.metrics.get(&spec.name).map(|&value| (value, own)));
         rated.max_by(|(a, x), (b, y)| goal.compare(*a, *b).then(x.at.step.cmp(&y.at.step))).map(|(_, own)| own)
     }
 }

@@ -27,7 +27,13 @@ impl Machine {
         Ok(Answer::Job { job, new: true })
     }
 
-    pub(super) fn create_job(&mut self, turn: &mut Turn, spec: Arc<JobSpec>, uri: String, origin: Option<Origin>) -> JobId {
+    pub(super) fn create_job(
+        &mut self,
+        turn: &mut Turn,
+        spec: Arc<JobSpec>,
+        uri: String,
+        origin: Option<Origin>,
+    ) -> JobId {
         let id = JobId(self.state.next_job);
         self.state.next_job += 1;
         let mut job = Job {
@@ -97,7 +103,11 @@ impl Machine {
             return Err(wrong_phase(record, "resume", "it goes on by itself"));
         }
         if matches!(record.phase, Phase::Completed { .. }) && from.is_none() && spec.is_none() {
-            return Err(wrong_phase(record, "resume", "give --set train.max_steps=N to train on, or --from CHECKPOINT"));
+            return Err(wrong_phase(
+                record,
+                "resume",
+                "give --set train.max_steps=N to train on, or --from CHECKPOINT",
+            ));
         }
         let from = from.map(|from| self.resolve(from)).transpose()?;
         let record = self.state.jobs.get_mut(&job).expect("looked up above");

@@ -48,31 +48,18 @@ impl Machine {
     /// Deadlines that have not yet been acted on.
     fn job_deadlines(&self) -> impl Iterator<Item = Timestamp> {
         let woken = self.state.woken;
-        self.state.jobs.values().flat_map(|job| self.deadlines_of(job)).filter(move |&deadline| deadline > woken)
+        self.live_jobs().flat_map(deadlines_of).filter(move |&deadline| deadline > woken)
     }
 
-    fn deadlines_of(&self, job: &Job) -> Vec<Timestamp> {
-        match &job.phase {
-            Phase::Queued { not_before: Some(until), .. } => vec![*until],
-            Phase::Queued { since, .. } => vec![*since + PATIENCE],
-            Phase::Starting { gang } => vec![gang.assigned + FORM_TIMEOUT],
-            Phase::Running { gang } => {
-                let disrupted = gang.disrupted.map(|since| since + DISRUPTION_TIMEOUT);
-                let wants_more = gang.world_size() < job.spec.resources.slots;
-                let grow = gang.formed.filter(|_| wants_more).map(|formed| formed + GROW_AFTER);
-                let limit = job.spec.limits.time.map(|limit| job.submitted + limit);
-                [disrupted, grow, limit].into_iter().flatten().collect()
-            }
-            Phase::Stopping { since, .. } => vec![*since + STOP_TIMEOUT],
-            _ => Vec::new(),
-        }
+    fn live_jobs(&self) -> impl Iterator<Item = &Job> {
+        self.standing.live().filter_map(|job| self.state.jobs.get(&job))
     }
 
     /// Acts on every deadline that has passed since the last time.
     pub(super) fn wake(&mut self, turn: &mut Turn) -> Answer {
         let woken = std::mem::replace(&mut self.state.woken, turn.now);
-        let overdue = |job: &&Job| self.deadlines_of(job).into_iter().any(|at| at > woken && at <= turn.now);
-        let overdue: Vec<JobId> = self.state.jobs.values().filter(overdue).map(|job| job.id).collect();
+        let overdue = |job: &&Job| deadlines_of(job).any(|at| at > woken && at <= turn.now);
+        let overdue: Vec<JobId> = self.live_jobs().filter(overdue).map(|job| job.id).collect();
         for job in overdue {
             self.act_on_deadline(turn, job);
         }
@@ -114,4 +101,23 @@ impl Machine {
             _ => {}
         }
     }
+}
+
+/// When something has to happen to a job if nothing else does before.
+fn deadlines_of(job: &Job) -> impl Iterator<Item = Timestamp> {
+    let deadlines = match &job.phase {
+        Phase::Queued { not_before: Some(until), .. } => [Some(*until), None, None],
+        Phase::Queued { since, .. } => [Some(*since + PATIENCE), None, None],
+        Phase::Starting { gang } => [Some(gang.assigned + FORM_TIMEOUT), None, None],
+        Phase::Running { gang } => {
+            let disrupted = gang.disrupted.map(|since| since + DISRUPTION_TIMEOUT);
+            let wants_more = gang.world_size() < job.spec.resources.slots;
+            let grow = gang.formed.filter(|_| wants_more).map(|formed| formed + GROW_AFTER);
+            let limit = job.spec.limits.time.map(|limit| job.submitted + limit);
+            [disrupted, grow, limit]
+        }
+        Phase::Stopping { since, .. } => [Some(*since + STOP_TIMEOUT), None, None],
+        _ => [None; 3],
+    };
+    deadlines.into_iter().flatten()
 }

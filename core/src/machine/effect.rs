@@ -48,17 +48,29 @@ pub enum Order {
     Assign(Assign),
     Form(Form),
     /// Write a checkpoint at the next step boundary and stop.
-    Stop { job: JobId, generation: Generation },
+    Stop {
+        job: JobId,
+        generation: Generation,
+    },
     /// End all trainers of the job up to that generation, at once.
-    Kill { job: JobId, generation: Generation },
+    Kill {
+        job: JobId,
+        generation: Generation,
+    },
 }
 
 /// Something to be done outside.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Effect {
-    Send { worker: WorkerId, order: Order },
+    Send {
+        worker: WorkerId,
+        order: Order,
+    },
     /// Remove the objects of a checkpoint, then report [`super::Event::CheckpointDeleted`].
-    DeleteCheckpoint { job: JobId, at: CheckpointRef },
+    DeleteCheckpoint {
+        job: JobId,
+        at: CheckpointRef,
+    },
     /// Whoever watches that job has something new to see.
     JobChanged(JobId),
     /// Whoever watches that sweep has something new to see.

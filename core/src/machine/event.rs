@@ -79,29 +79,79 @@ pub enum ReportKind {
 #[serde(rename_all = "snake_case")]
 pub enum Event {
     Submit(Submission),
-    Cancel { job: JobId },
-    Pause { job: JobId },
+    Cancel {
+        job: JobId,
+    },
+    Pause {
+        job: JobId,
+    },
     /// Lets a paused or ended job go on, perhaps from another checkpoint or with a changed specification.
-    Resume { job: JobId, from: Option<ResumeFrom>, spec: Option<Arc<JobSpec>> },
+    Resume {
+        job: JobId,
+        from: Option<ResumeFrom>,
+        spec: Option<Arc<JobSpec>>,
+    },
     /// Gives a failed job a fresh budget.
-    Retry { job: JobId },
-    RemoveCheckpoint { job: JobId, step: Step },
+    Retry {
+        job: JobId,
+    },
+    RemoveCheckpoint {
+        job: JobId,
+        step: Step,
+    },
     /// The shell has removed the objects.
-    CheckpointDeleted { job: JobId, manifest: String },
-    Drain { worker: WorkerId },
-    Undrain { worker: WorkerId },
-    SweepRun { key: Option<String>, spec: Box<SweepSpec>, checkpoint_uri: String },
-    SweepPause { sweep: SweepId },
-    SweepResume { sweep: SweepId },
-    SweepStop { sweep: SweepId },
+    CheckpointDeleted {
+        job: JobId,
+        manifest: String,
+    },
+    Drain {
+        worker: WorkerId,
+    },
+    Undrain {
+        worker: WorkerId,
+    },
+    SweepRun {
+        key: Option<String>,
+        spec: Box<SweepSpec>,
+        checkpoint_uri: String,
+    },
+    SweepPause {
+        sweep: SweepId,
+    },
+    SweepResume {
+        sweep: SweepId,
+    },
+    SweepStop {
+        sweep: SweepId,
+    },
     /// An agent came, or came back.
-    Register { info: WorkerInfo, trainers: Vec<TrainerStatus> },
+    Register {
+        info: WorkerInfo,
+        trainers: Vec<TrainerStatus>,
+    },
     /// `seq` counts the reports of one worker; one that was applied already is answered and changes nothing.
-    Report { worker: WorkerId, seq: u64, report: Report },
+    Report {
+        worker: WorkerId,
+        seq: u64,
+        report: Report,
+    },
     /// Its lease ran out.
-    WorkerLost { worker: WorkerId, reason: String },
+    WorkerLost {
+        worker: WorkerId,
+        reason: String,
+    },
     /// A deadline that follows from the state has passed.
     Wake,
+}
+
+impl Event {
+    /// Whether it may give or take slots other than through a change of a job.
+    pub(super) fn moves_workers(&self) -> bool {
+        matches!(
+            self,
+            Self::Register { .. } | Self::WorkerLost { .. } | Self::Drain { .. } | Self::Undrain { .. } | Self::Wake
+        )
+    }
 }
 
 /// What an event brought about, for whoever caused it.
@@ -110,11 +160,19 @@ pub enum Event {
 pub enum Answer {
     Done,
     /// `new` is false when the key was known.
-    Job { job: JobId, new: bool },
-    Sweep { sweep: SweepId, new: bool },
+    Job {
+        job: JobId,
+        new: bool,
+    },
+    Sweep {
+        sweep: SweepId,
+        new: bool,
+    },
     Worker(WorkerId),
     /// A word of an older generation: noted as heard, without effect.
-    Stale { current: Generation },
+    Stale {
+        current: Generation,
+    },
 }
 
 /// Why a request changes nothing.

@@ -32,12 +32,18 @@ impl Machine {
             }
             Phase::Starting { gang } => {
                 let waited = humane(now.since(gang.assigned));
-                lines.push(format!("starting for {waited}: {} of {} ranks are ready", gang.ready.len(), gang.seats.len()));
+                lines.push(format!(
+                    "starting for {waited}: {} of {} ranks are ready",
+                    gang.ready.len(),
+                    gang.seats.len()
+                ));
             }
             Phase::Running { gang } => {
                 lines.push(format!("running on {} slots, generation {}", gang.seats.len(), record.generation));
                 if gang.disrupted.is_some() {
-                    lines.push("ranks have lost a peer; a new generation follows as soon as it is known who died".to_owned());
+                    lines.push(
+                        "ranks have lost a peer; a new generation follows as soon as it is known who died".to_owned(),
+                    );
                 }
             }
             Phase::Stopping { since, then, .. } => {

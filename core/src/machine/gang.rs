@@ -64,7 +64,8 @@ impl Machine {
             self.stopped(turn, job, &then);
             return;
         }
-        let usable = |seat: &&Seat| self.state.workers.get(&seat.worker).is_some_and(|worker| worker.alive() && !worker.drained);
+        let usable =
+            |seat: &&Seat| self.state.workers.get(&seat.worker).is_some_and(|worker| worker.alive() && !worker.drained);
         let mut seats: Vec<Seat> = gang.seats.iter().filter(usable).copied().collect();
         let resources = &record.spec.resources;
         let (min, max) = (resources.min_slots as usize, resources.slots as usize);
@@ -85,7 +86,8 @@ impl Machine {
 
     /// A trainer died of itself: restarts the job, later when it makes no progress, or gives up when its budget is spent.
     pub(super) fn failed(&mut self, turn: &mut Turn, job: JobId, rank: Rank, cause: &ExitCause, step: Option<Step>) {
-        let Some(seat) = self.state.jobs[&job].phase.gang().and_then(|gang| gang.seats.get(rank.0 as usize)).copied() else {
+        let Some(seat) = self.state.jobs[&job].phase.gang().and_then(|gang| gang.seats.get(rank.0 as usize)).copied()
+        else {
             return;
         };
         let node = self.state.workers.get(&seat.worker).map_or("?", |worker| worker.info.node.as_str());
@@ -102,7 +104,11 @@ impl Machine {
         record.failed_at = Some(reached);
         let budget = record.spec.restart.max;
         if record.restarts > budget {
-            self.fail(turn, job, &format!("{what}; gave up after {budget} restart{}", if budget == 1 { "" } else { "s" }));
+            self.fail(
+                turn,
+                job,
+                &format!("{what}; gave up after {budget} restart{}", if budget == 1 { "" } else { "s" }),
+            );
         } else if record.failures_without_progress == 0 {
             self.regenerate(turn, job, &what);
         } else {
@@ -110,7 +116,8 @@ impl Machine {
             let backoff = Backoff { base, max: base * 16 };
             let seed = u64::from(job.0) << 32 | u64::from(record.restarts);
             let wait = backoff.delay(record.failures_without_progress - 1, seed);
-            let why = format!("{what}; no progress since the failure before, next try in {}", crate::time::humane(wait));
+            let why =
+                format!("{what}; no progress since the failure before, next try in {}", crate::time::humane(wait));
             self.kill(turn, job);
             let record = self.state.jobs.get_mut(&job).expect("looked up above");
             record.note(turn.now, why.clone());
@@ -188,8 +195,10 @@ impl Machine {
     }
 
     pub(super) fn jobs_on(&self, worker: WorkerId) -> Vec<JobId> {
-        let here = |job: &&Job| job.phase.gang().is_some_and(|gang| gang.seats.iter().any(|seat| seat.worker == worker));
-        self.state.jobs.values().filter(here).map(|job| job.id).collect()
+        let here =
+            |job: &&Job| job.phase.gang().is_some_and(|gang| gang.seats.iter().any(|seat| seat.worker == worker));
+        let live = self.standing.live().filter_map(|job| self.state.jobs.get(&job));
+        live.filter(here).map(|job| job.id).collect()
     }
 }
 

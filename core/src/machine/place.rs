@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{GROW_AFTER, Machine, Turn};
-use crate::id::WorkerId;
+use crate::id::{JobId, WorkerId};
 use crate::job::{AfterStop, Job, Phase, Seat};
 use crate::schedule::{Claim, Node, Problem, SlotOrd, Verdict, solve};
 use crate::time::Timestamp;
@@ -31,23 +31,36 @@ impl Machine {
                     let reason = format!("makes room for {by}, which has a higher priority");
                     self.stop(turn, job, AfterStop::Queued { reason: reason.clone() }, &reason);
                 }
-                Verdict::Wait { reason: new } => {
-                    let record = self.state.jobs.get_mut(&job).expect("the problem names known jobs");
-                    if let Phase::Queued { reason, not_before, .. } = &mut record.phase
-                        && not_before.is_none_or(|until| until <= turn.now)
-                        && *reason != new
-                    {
-                        *reason = new;
-                        turn.changed(job);
-                    }
-                }
+                Verdict::Wait { reason } => self.set_reason(turn, job, reason),
             }
         }
     }
 
+    pub(super) fn set_reason(&mut self, turn: &mut Turn, job: JobId, new: String) {
+        let record = self.state.jobs.get_mut(&job).expect("the problem names known jobs");
+        if let Phase::Queued { reason, not_before, .. } = &mut record.phase
+            && not_before.is_none_or(|until| until <= turn.now)
+            && *reason != new
+        {
+            *reason = new;
+            turn.changed(job);
+        }
+    }
+
+    /// Why a job can neither start nor make anybody stop, whatever the other waiting jobs want; none if it might.
+    pub(super) fn hopeless(&self, now: Timestamp, job: JobId) -> Option<String> {
+        let ids: Vec<JobId> = self.standing.seated().chain([job]).collect();
+        let (problem, _) = self.problem_of(now, ids.into_iter());
+        crate::schedule::hopeless(&problem, job)
+    }
+
     /// The problem as it stands, and which worker each of its nodes is.
     pub(super) fn problem(&self, now: Timestamp) -> (Problem, Vec<WorkerId>) {
-        let taken = self.taken();
+        self.problem_of(now, self.standing.live())
+    }
+
+    fn problem_of(&self, now: Timestamp, jobs: impl Iterator<Item = JobId> + Clone) -> (Problem, Vec<WorkerId>) {
+        let taken = self.taken(jobs.clone());
         let mut nodes = Vec::new();
         let mut workers = Vec::new();
         for worker in self.state.workers.values().filter(|worker| worker.alive() && !worker.drained) {
@@ -56,12 +69,12 @@ impl Machine {
             nodes.push(Node { free, total });
             workers.push(worker.id);
         }
-        let claims = self.state.jobs.values().filter_map(|job| claim(job, now)).collect();
+        let claims = jobs.filter_map(|job| claim(self.state.jobs.get(&job)?, now)).collect();
         (Problem { nodes, claims }, workers)
     }
 
     pub(super) fn free_seats(&self) -> Vec<Seat> {
-        let taken = self.taken();
+        let taken = self.taken(self.standing.live());
         let usable = self.state.workers.values().filter(|worker| worker.alive() && !worker.drained);
         let seats = usable.flat_map(|worker| {
             let total = u32::try_from(worker.info.slots.len()).expect("slots of one worker fit u32");
@@ -70,8 +83,10 @@ impl Machine {
         seats.filter(|seat| !taken.contains(seat)).collect()
     }
 
-    fn taken(&self) -> BTreeSet<Seat> {
-        self.state.jobs.values().filter_map(|job| job.phase.gang()).flat_map(|gang| gang.seats.iter().copied()).collect()
+    /// The slots on which these jobs sit, as of this moment: within a step the index lags behind.
+    fn taken(&self, jobs: impl Iterator<Item = JobId>) -> BTreeSet<Seat> {
+        let known = jobs.filter_map(|job| self.state.jobs.get(&job));
+        known.filter_map(|job| job.phase.gang()).flat_map(|gang| gang.seats.iter().copied()).collect()
     }
 }
 

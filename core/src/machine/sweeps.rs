@@ -80,7 +80,13 @@ impl Machine {
         self.sweep_command(turn, sweep, "stop", SweepEvent::Stopped)
     }
 
-    fn sweep_command(&mut self, turn: &mut Turn, sweep: SweepId, action: &str, event: SweepEvent) -> Result<Answer, Refusal> {
+    fn sweep_command(
+        &mut self,
+        turn: &mut Turn,
+        sweep: SweepId,
+        action: &str,
+        event: SweepEvent,
+    ) -> Result<Answer, Refusal> {
         let record = self.state.sweeps.get(&sweep).ok_or(Refusal::UnknownSweep(sweep))?;
         if let SweepStatus::Ended(_) = record.sweep.status() {
             let status = record.status_word().to_owned();

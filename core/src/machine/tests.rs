@@ -72,7 +72,14 @@ impl World {
         self.report_as(worker, job, generation, rank, kind)
     }
 
-    fn report_as(&mut self, worker: WorkerId, job: JobId, generation: Generation, rank: u32, kind: ReportKind) -> Answer {
+    fn report_as(
+        &mut self,
+        worker: WorkerId,
+        job: JobId,
+        generation: Generation,
+        rank: u32,
+        kind: ReportKind,
+    ) -> Answer {
         self.seq += 1;
         let report = Report { job, generation, rank: Rank(rank), kind };
         self.step(Event::Report { worker, seq: self.seq, report }).expect("a live worker is heard")
@@ -120,7 +127,9 @@ fn a_job_starts_when_a_worker_with_enough_slots_comes() {
     let mut world = World::new();
     let job = world.submit(spec(2, 2, ""));
     assert_eq!(world.job(job).phase.word(), "queued");
-    assert!(world.machine.explain(world.now, job).expect("known").iter().any(|line| line.contains("no worker is alive")));
+    assert!(
+        world.machine.explain(world.now, job).expect("known").iter().any(|line| line.contains("no worker is alive"))
+    );
     let worker = world.worker("a", 2);
     assert_eq!(world.seats(job), [(worker, 0), (worker, 1)]);
     let form = world.form(job, &[None, None]);
@@ -258,7 +267,9 @@ fn a_damaged_checkpoint_sends_the_job_back_to_the_one_before_and_never_to_scratc
         world.report(job, 0, ReportKind::Exited { cause, step: None });
         match left {
             Some(left) => assert_eq!(world.form(job, &[None]).resume.map(|at| at.step), Some(TrainStep(left))),
-            None => assert!(matches!(&world.job(job).phase, Phase::Failed { reason, .. } if reason.contains("no other is left"))),
+            None => assert!(
+                matches!(&world.job(job).phase, Phase::Failed { reason, .. } if reason.contains("no other is left"))
+            ),
         }
     }
 }
@@ -291,7 +302,10 @@ fn a_pause_saves_stops_and_gives_the_slots_back() {
     let job = world.submit(spec(2, 2, ""));
     world.form(job, &[None, None]);
     world.step(Event::Pause { job }).expect("it runs");
-    assert_eq!(world.effects.iter().filter(|effect| matches!(effect, Effect::Send { order: Order::Stop { .. }, .. })).count(), 1);
+    assert_eq!(
+        world.effects.iter().filter(|effect| matches!(effect, Effect::Send { order: Order::Stop { .. }, .. })).count(),
+        1
+    );
     world.commit(job, 33, None);
     for rank in 0..2 {
         world.report_as(worker, job, Generation(1), rank, ReportKind::Exited { cause: ExitCause::Stopped, step: None });
@@ -319,11 +333,15 @@ fn an_agent_that_comes_back_is_told_only_what_it_lacks() {
         slot: rank,
         formed,
     };
-    world.step(Event::Register { info: info.clone(), trainers: vec![status(0, 1, true), status(1, 1, true)] }).expect("known");
+    world
+        .step(Event::Register { info: info.clone(), trainers: vec![status(0, 1, true), status(1, 1, true)] })
+        .expect("known");
     assert_eq!(world.effects, [], "it has everything");
     world.step(Event::Register { info: info.clone(), trainers: Vec::new() }).expect("known");
     assert!(matches!(world.effects[..], [Effect::Send { order: Order::Assign(_), .. }]), "{:?}", world.effects);
-    world.step(Event::Register { info: info.clone(), trainers: vec![status(0, 1, false), status(1, 1, true)] }).expect("known");
+    world
+        .step(Event::Register { info: info.clone(), trainers: vec![status(0, 1, false), status(1, 1, true)] })
+        .expect("known");
     assert!(matches!(world.effects[..], [Effect::Send { order: Order::Form(_), .. }]), "{:?}", world.effects);
     world.step(Event::Cancel { job }).expect("it runs");
     world.step(Event::Register { info, trainers: vec![status(0, 1, true)] }).expect("known");

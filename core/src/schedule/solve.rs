@@ -43,7 +43,8 @@ pub fn solve(problem: &Problem) -> Solution {
         let verdict = if !claim.ready {
             Verdict::Wait { reason: "waits for the end of its back-off after a failure".to_owned() }
         } else if let Some(first) = first_in_line {
-            let reason = format!("free slots are kept for {} (priority {}), which is first in line", first.job, first.priority);
+            let reason =
+                format!("free slots are kept for {} (priority {}), which is first in line", first.job, first.priority);
             Verdict::Wait { reason }
         } else if let Some(seats) = take(&mut nodes, claim.min, claim.max) {
             Verdict::Start(seats)
@@ -76,6 +77,20 @@ pub fn solve(problem: &Problem) -> Solution {
         grow(problem, &mut nodes, &mut verdicts);
     }
     Solution { verdicts }
+}
+
+/// Why `job` waits whatever the other waiting jobs want: it does not fit, and nobody of a lower priority runs. None if it
+/// might start or displace somebody, which takes a full [`solve`].
+pub fn hopeless(problem: &Problem, job: JobId) -> Option<String> {
+    let claim = problem.claims.iter().find(|claim| claim.job == job)?;
+    let displaces = problem.claims.iter().any(|other| other.holds > 0 && other.priority < claim.priority);
+    if claim.min > problem.total() {
+        Some(never(claim, problem))
+    } else if claim.min > problem.free() && !displaces {
+        Some(busy(claim, problem.free(), problem))
+    } else {
+        None
+    }
 }
 
 fn count(nodes: &[Node]) -> u32 {
@@ -161,8 +176,12 @@ fn never(claim: &Claim, problem: &Problem) -> String {
 
 fn busy(claim: &Claim, free: u32, problem: &Problem) -> String {
     let mut reason = format!("needs {}, {free} free of {}", slots(claim.min), problem.total());
-    let holders: Vec<String> =
-        problem.claims.iter().filter(|other| other.holds > 0).map(|other| format!("{} ({})", other.job, other.holds)).collect();
+    let holders: Vec<String> = problem
+        .claims
+        .iter()
+        .filter(|other| other.holds > 0)
+        .map(|other| format!("{} ({})", other.job, other.holds))
+        .collect();
     if !holders.is_empty() {
         let shown = holders.iter().take(4).cloned().collect::<Vec<_>>().join(", ");
         let more = holders.len().saturating_sub(4);

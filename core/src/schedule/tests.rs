@@ -69,16 +69,22 @@ fn slots_that_no_worker_will_ever_have_are_explained() {
 
 #[test]
 fn a_small_job_passes_a_blocked_large_one_only_until_its_patience_ends() {
-    let mut problem = Problem { nodes: vec![node(&[3], 4)], claims: vec![holds(9, 3, 3), waits(1, 4, 4), waits(2, 1, 1)] };
+    let mut problem =
+        Problem { nodes: vec![node(&[3], 4)], claims: vec![holds(9, 3, 3), waits(1, 4, 4), waits(2, 1, 1)] };
     assert!(matches!(verdict(&problem, 2), Verdict::Start(_)));
     problem.claims[1].waited = PATIENCE;
-    assert_eq!(reason(&problem, 2), format!("free slots are kept for {} (priority 50), which is first in line", JobId(1)));
+    assert_eq!(
+        reason(&problem, 2),
+        format!("free slots are kept for {} (priority 50), which is first in line", JobId(1))
+    );
 }
 
 #[test]
 fn a_higher_priority_takes_the_cheapest_victim_and_no_more() {
-    let mut problem =
-        Problem { nodes: vec![node(&[], 4)], claims: vec![holds(1, 2, 2), holds(2, 2, 2), waits(3, 2, 2), waits(4, 1, 1)] };
+    let mut problem = Problem {
+        nodes: vec![node(&[], 4)],
+        claims: vec![holds(1, 2, 2), holds(2, 2, 2), waits(3, 2, 2), waits(4, 1, 1)],
+    };
     problem.claims[0].cost = Duration::from_secs(90);
     problem.claims[1].cost = Duration::from_secs(5);
     problem.claims[2].priority = 80;
@@ -112,7 +118,8 @@ fn problems() -> impl Strategy<Value = Problem> {
             .map(|(total, mask)| node(&(0..total).filter(|slot| mask >> slot & 1 == 1).collect::<Vec<_>>(), total))
             .collect::<Vec<_>>()
     });
-    let claims = prop::collection::vec((0_u32..6, 1_u32..9, 0_u32..4, 0_u32..3, any::<(bool, bool, bool)>(), 0_u64..900), 0..12);
+    let claims =
+        prop::collection::vec((0_u32..6, 1_u32..9, 0_u32..4, 0_u32..3, any::<(bool, bool, bool)>(), 0_u64..900), 0..12);
     (nodes, claims).prop_map(|(nodes, claims)| Problem {
         nodes,
         claims: claims
@@ -182,5 +189,19 @@ proptest! {
         let kept = problem.claims.iter().any(|claim| claim.waited >= PATIENCE || claim.stopping)
             || solution.verdicts.values().any(|verdict| matches!(verdict, Verdict::Preempt { .. }));
         prop_assert!(!blocked || started || kept);
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_hopeless_job_waits_in_every_solution_and_displaces_nobody(problem in problems()) {
+        let solution = solve(&problem);
+        for claim in problem.claims.iter().filter(|claim| claim.holds == 0) {
+            if hopeless(&problem, claim.job).is_some() {
+                let waits = matches!(solution.verdicts[&claim.job], Verdict::Wait { .. });
+                let displaces = solution.verdicts.values().any(|verdict| *verdict == Verdict::Preempt { by: claim.job });
+                prop_assert!(waits && !displaces);
+            }
+        }
     }
 }

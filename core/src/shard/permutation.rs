@@ -7,7 +7,7 @@
 //!
 //! Definition: `h` = half the bits, at least 1, with 4^h >= n; the keys are ten little-endian u64 read from BLAKE3's extended output
 //! in key-derivation mode, context `unimse data order v1`, over seed and epoch as little-endian u64. A round maps (l, r) to
-//! (r, l xor F(r xor key)), where F is the low h bits of the finaliser of SplitMix64. Results outside 0..n are mapped again.
+//! (r, l xor F(r xor key)), where F is the low h bits of the finaliser of `SplitMix64`. Results outside 0..n are mapped again.
 
 /// Four rounds give no visible pattern on large domains; on the tiny ones of tests more are needed.
 const ROUNDS: usize = 10;
@@ -55,7 +55,7 @@ impl Permutation {
     }
 }
 
-/// The finaliser of SplitMix64 (Steele, Lea and Flood, 2014).
+/// The finaliser of `SplitMix64` (Steele, Lea and Flood, 2014).
 fn mix(value: u64) -> u64 {
     let value = (value ^ value >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let value = (value ^ value >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);

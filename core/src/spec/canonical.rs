@@ -11,8 +11,8 @@ use super::duration;
 use super::job::{JobSpec, ModelSource, TrainLength};
 use super::node::Document;
 use super::raw::{
-    RawAdam, RawCheckpoint, RawContext, RawContrastive, RawData, RawEncoders, RawFusion, RawJobSpec, RawKeep, RawLimits, RawLog,
-    RawMetric, RawModel, RawResources, RawRestart, RawSchedule, RawSource, RawTrain, RawValidSource,
+    RawAdam, RawCheckpoint, RawContext, RawContrastive, RawData, RawEncoders, RawFusion, RawJobSpec, RawKeep,
+    RawLimits, RawLog, RawMetric, RawModel, RawResources, RawRestart, RawSchedule, RawSource, RawTrain, RawValidSource,
 };
 use super::resolve::resolve;
 use super::schema;

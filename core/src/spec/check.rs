@@ -172,7 +172,9 @@ impl<'a> Checker<'a> {
 
     fn text(&mut self, leaves: &[&Value], leaf: &Value, text: &str, node: &Node) -> Value {
         let words: Vec<&str> = leaves.iter().flat_map(|leaf| schema::words(leaf)).collect();
-        if !words.is_empty() && schema::words(leaf).is_empty() == leaves.iter().all(|leaf| schema::words(leaf).is_empty()) {
+        if !words.is_empty()
+            && schema::words(leaf).is_empty() == leaves.iter().all(|leaf| schema::words(leaf).is_empty())
+        {
             if !words.contains(&text) {
                 let message = format!("unknown value `{}` for `{}`", text.escape_debug(), self.name());
                 let near = suggest(text, words.iter().copied());
@@ -339,8 +341,12 @@ fn items(leaf: &Value) -> String {
 
 fn range(leaf: &Value) -> String {
     let bound = |name: &str| leaf.get(name).map(ToString::to_string);
-    let low = bound("exclusiveMinimum").map(|low| (" above ", low)).or(bound("minimum").map(|low| (" of at least ", low)));
-    let high = bound("exclusiveMaximum").map(|high| (" below ", high)).or(bound("maximum").map(|high| (" of at most ", high)));
+    let low = bound("exclusiveMinimum")
+        .map(|low| (" above ", low))
+        .or_else(|| bound("minimum").map(|low| (" of at least ", low)));
+    let high = bound("exclusiveMaximum")
+        .map(|high| (" below ", high))
+        .or_else(|| bound("maximum").map(|high| (" of at most ", high)));
     match (low, high) {
         (Some((" of at least ", low)), Some((" of at most ", high))) => format!(" from {low} to {high}"),
         (Some((least, low)), Some((most, high))) => format!("{least}{low} and{}{high}", most.replace(" of", "")),

@@ -34,7 +34,8 @@ pub(crate) fn format(duration: Duration) -> String {
     let mut text = String::new();
     for (unit, worth) in UNITS {
         if rest >= worth {
-            text += &format!("{}{unit}", rest / worth);
+            text += &(rest / worth).to_string();
+            text += unit;
             rest %= worth;
         }
     }
@@ -58,7 +59,9 @@ mod tests {
 
     #[test]
     fn anything_else_is_refused() {
-        for text in ["", "30", "s", "1.5h", "-1s", "1 h", "5m1h", "1h1h", "9999999999999999999s", "1001d", "10min", "١s"] {
+        for text in
+            ["", "30", "s", "1.5h", "-1s", "1 h", "5m1h", "1h1h", "9999999999999999999s", "1001d", "10min", "١s"]
+        {
             assert_eq!(parse(text), None, "{text}");
         }
     }

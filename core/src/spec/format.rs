@@ -16,7 +16,9 @@ pub(crate) fn check(format: &str, text: &str) -> Result<(), String> {
         // Leaves room for the number of a trial.
         "sweep-name" => name(text, MAX_NAME - 8),
         "location" => location(text),
-        "duration" => duration::parse(text).map(drop).ok_or_else(|| "write a duration such as `30s`, `10m` or `1h30m`".into()),
+        "duration" => {
+            duration::parse(text).map(drop).ok_or_else(|| "write a duration such as `30s`, `10m` or `1h30m`".into())
+        }
         "metric" => metric(text),
         "resume" => resume(text).map(drop),
         _ => Ok(()),
@@ -40,7 +42,11 @@ fn name(text: &str, longest: usize) -> Result<(), String> {
 fn metric(text: &str) -> Result<(), String> {
     let part = |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
     let valid = text.len() <= 128 && text.contains('/') && text.split('/').all(part);
-    if valid { Ok(()) } else { Err("write a metric such as `valid/score`, `valid/mae` or `valid/mosi/acc2_non0`".into()) }
+    if valid {
+        Ok(())
+    } else {
+        Err("write a metric such as `valid/score`, `valid/mae` or `valid/mosi/acc2_non0`".into())
+    }
 }
 
 fn location(text: &str) -> Result<(), String> {
@@ -52,7 +58,8 @@ fn location(text: &str) -> Result<(), String> {
     }
     let Some((scheme, rest)) = text.split_once("://") else { return Ok(()) };
     if !SCHEMES.contains(&scheme) {
-        let hint = crate::diagnostic::suggest(scheme, SCHEMES).map_or(String::new(), |near| format!("; did you mean `{near}`?"));
+        let hint = crate::diagnostic::suggest(scheme, SCHEMES)
+            .map_or(String::new(), |near| format!("; did you mean `{near}`?"));
         return Err(format!("known schemes are file, s3, gs and az{hint}"));
     }
     // Specifications are stored and shown; a secret in one would be in the journal, the logs and on the dashboard.
@@ -76,7 +83,8 @@ pub(crate) fn resume(text: &str) -> Result<Resume, String> {
     if text.contains('/') {
         return location(text).map(|()| Resume::Location(text.to_owned()));
     }
-    let near = crate::diagnostic::suggest(text, ["auto", "never"]).map_or(String::new(), |near| format!("; did you mean `{near}`?"));
+    let near = crate::diagnostic::suggest(text, ["auto", "never"])
+        .map_or(String::new(), |near| format!("; did you mean `{near}`?"));
     Err(format!("write `auto`, `never`, a checkpoint such as `j-7k2m:best`, or a URI{near}"))
 }
 
@@ -88,9 +96,17 @@ mod tests {
     fn each_form_takes_the_good_and_refuses_the_bad() {
         let cases: [(&str, &[&str], &[&str]); 4] = [
             ("name", &["mosi-meld", "a", "Run_1.2"], &["", "-a", "a b", "a/b", "ä", &"x".repeat(64)]),
-            ("location", &["data/mosi.arrow", "s3://lab/ckpt", "file:///d"], &["", "s4://lab", "a\u{0}b", "s3://k:secret@lab/x"]),
+            (
+                "location",
+                &["data/mosi.arrow", "s3://lab/ckpt", "file:///d"],
+                &["", "s4://lab", "a\u{0}b", "s3://k:secret@lab/x"],
+            ),
             ("metric", &["valid/score", "valid/mosi/f1_has0"], &["score", "valid/", "/x", "valid/a b"]),
-            ("resume", &["auto", "never", "s3://lab/c", "./c", "j-7k2m", "j-7k2m:best"], &["atuo", "yes", "s4://lab/c"]),
+            (
+                "resume",
+                &["auto", "never", "s3://lab/c", "./c", "j-7k2m", "j-7k2m:best"],
+                &["atuo", "yes", "s4://lab/c"],
+            ),
         ];
         for (format, good, bad) in cases {
             for text in good {

@@ -147,7 +147,7 @@ pub enum TrainLength {
     Epochs(u64),
 }
 
-/// Coefficients of AdamW.
+/// Coefficients of `AdamW`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamSpec {
     pub beta1: f64,

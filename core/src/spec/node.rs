@@ -125,8 +125,11 @@ impl Node {
             Value::String(text) => Content::Text(text.clone()),
             Value::Array(items) => Content::List(items.iter().map(Self::from_value).collect()),
             Value::Object(map) => {
-                let entry =
-                    |(key, value): (&String, &Value)| Entry { key: key.clone(), key_span: None, value: Self::from_value(value) };
+                let entry = |(key, value): (&String, &Value)| Entry {
+                    key: key.clone(),
+                    key_span: None,
+                    value: Self::from_value(value),
+                };
                 Content::Map(map.iter().map(entry).collect())
             }
         };
@@ -165,7 +168,8 @@ impl Node {
 
     /// The value of this key or list index, made if need be; anything that is no container gives way to a mapping at `parent`.
     fn child(&mut self, key: &str, span: Option<Span>, parent: Option<Span>) -> &mut Self {
-        let is_item = matches!(&self.content, Content::List(items) if key.parse().is_ok_and(|at: usize| at < items.len()));
+        let is_item =
+            matches!(&self.content, Content::List(items) if key.parse().is_ok_and(|at: usize| at < items.len()));
         if !is_item && !matches!(self.content, Content::Map(_)) {
             *self = Self { content: Content::Map(Vec::new()), span: parent.or(self.span) };
         }
@@ -220,6 +224,9 @@ mod tests {
     fn an_index_past_the_end_never_panics() {
         let mut document = Document::from_value(&serde_json::json!({"list": [1]}));
         document.insert(&["list", "7"], &[], Node::from_value(&2.into()));
-        assert!(document.root.get("list").is_some_and(|list| list.get("7").is_some()), "the checker then says it is no list");
+        assert!(
+            document.root.get("list").is_some_and(|list| list.get("7").is_some()),
+            "the checker then says it is no list"
+        );
     }
 }

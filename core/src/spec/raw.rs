@@ -180,7 +180,7 @@ pub(crate) struct RawTrain {
     /// Samples of one forward pass; divides `global_batch`. Default: its largest divisor up to 16.
     #[schemars(range(min = 1, max = 65_536))]
     pub micro_batch: Option<u32>,
-    /// Peak learning rate of AdamW.
+    /// Peak learning rate of `AdamW`.
     #[schemars(range(max = 1), extend("exclusiveMinimum" = 0, "default" = 3e-4))]
     pub learning_rate: Option<f64>,
     /// Decoupled weight decay.
@@ -192,7 +192,7 @@ pub(crate) struct RawTrain {
     /// Overrides the dropout of the T5 configuration.
     #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub dropout: Option<f64>,
-    /// Coefficients of AdamW.
+    /// Coefficients of `AdamW`.
     pub adam: Option<RawAdam>,
     /// How the learning rate changes over the steps.
     pub schedule: Option<RawSchedule>,
@@ -207,7 +207,7 @@ pub(crate) struct RawTrain {
     pub seed: Option<u64>,
 }
 
-/// Coefficients of AdamW.
+/// Coefficients of `AdamW`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "Adam")]

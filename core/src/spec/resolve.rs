@@ -8,9 +8,9 @@ use crate::metrics::Goal;
 use super::duration;
 use super::format;
 use super::job::{
-    AdamSpec, CheckpointSpec, ContextSpec, ContrastiveSpec, DataSource, DataSpec, EncoderSpec, FusionSpec, JobSpec, KeepSpec,
-    LimitSpec, LogSpec, MetricSpec, ModelSource, ModelSpec, Precision, ResourceSpec, RestartSpec, Resume, ScheduleKind,
-    ScheduleSpec, TrainLength, TrainSpec,
+    AdamSpec, CheckpointSpec, ContextSpec, ContrastiveSpec, DataSource, DataSpec, EncoderSpec, FusionSpec, JobSpec,
+    KeepSpec, LimitSpec, LogSpec, MetricSpec, ModelSource, ModelSpec, Precision, ResourceSpec, RestartSpec, Resume,
+    ScheduleKind, ScheduleSpec, TrainLength, TrainSpec,
 };
 use super::node::Document;
 use super::raw::{RawCheckpoint, RawData, RawJobSpec, RawModel, RawResources, RawTrain};
@@ -19,7 +19,10 @@ use super::raw::{RawCheckpoint, RawData, RawJobSpec, RawModel, RawResources, Raw
 pub(crate) fn resolve(value: Value, document: &Document) -> Result<JobSpec, Vec<Diagnostic>> {
     let raw: RawJobSpec = serde_json::from_value(value).map_err(|error| {
         // The checker and these types come from the same definitions, so this names a bug of ours rather than of the file.
-        vec![Diagnostic::new(Code::WrongType, format!("the file passed its schema and still could not be read: {error}"))]
+        vec![Diagnostic::new(
+            Code::WrongType,
+            format!("the file passed its schema and still could not be read: {error}"),
+        )]
     })?;
     let mut resolver = Resolver { document, found: Vec::new() };
     let job = resolver.job(raw);
@@ -108,12 +111,14 @@ impl Resolver<'_> {
         let global_batch = raw.global_batch.unwrap_or(96);
         let micro_batch = raw.micro_batch.unwrap_or_else(|| largest_divisor(global_batch, 16));
         if !global_batch.is_multiple_of(micro_batch) {
-            let message = format!("`train.micro_batch` {micro_batch} does not divide `train.global_batch` {global_batch}");
+            let message =
+                format!("`train.micro_batch` {micro_batch} does not divide `train.global_batch` {global_batch}");
             let near = largest_divisor(global_batch, micro_batch);
             let help = "equal micro-batches make the loss independent of how the batch is cut";
             self.contradiction(&["train", "micro_batch"], message, &format!("try {near}"), help);
         }
-        let (beta1, beta2, eps) = raw.adam.as_ref().map_or((None, None, None), |adam| (adam.beta1, adam.beta2, adam.eps));
+        let (beta1, beta2, eps) =
+            raw.adam.as_ref().map_or((None, None, None), |adam| (adam.beta1, adam.beta2, adam.eps));
         let schedule = raw.schedule.clone().unwrap_or_default();
         let warmup = schedule.warmup.unwrap_or(0);
         if let TrainLength::Steps(steps) = length
@@ -160,7 +165,11 @@ fn data(raw: RawData) -> DataSpec {
     let (past, future) = raw.context.map_or((None, None), |context| (context.past, context.future));
     let valid = raw.valid.unwrap_or_default();
     DataSpec {
-        train: raw.train.into_iter().map(|source| DataSource { path: source.path, weight: source.weight.unwrap_or(1.0) }).collect(),
+        train: raw
+            .train
+            .into_iter()
+            .map(|source| DataSource { path: source.path, weight: source.weight.unwrap_or(1.0) })
+            .collect(),
         valid: valid.into_iter().map(|source| DataSource { path: source.path, weight: 1.0 }).collect(),
         tokenizer: raw.tokenizer,
         vocab_size: raw.vocab_size.unwrap_or(4096),

@@ -1,6 +1,6 @@
 //! `--set path=value`: the same fields by the same names, checked the same way and blamed at the argument itself.
 
-use crate::diagnostic::{Code, Diagnostic};
+use crate::diagnostic::{Code, Diagnostic, Diagnostics};
 
 use super::node::{Content, Document, Node, Source, Span};
 use super::yaml;
@@ -10,13 +10,13 @@ const SOURCE: &str = "--set";
 /// Puts the value of one `path=value` into the document. Whether the path exists is for the checker to say.
 ///
 /// The value is YAML, so `3e-4` is a number and `[1, 2]` a list; nothing or `null` unsets the field.
-pub(crate) fn apply(document: &mut Document, argument: &str) -> Result<(), Diagnostic> {
+pub(crate) fn apply(document: &mut Document, argument: &str) -> Result<(), Diagnostics> {
     let source = document.sources.len();
     document.sources.push(Source { name: SOURCE.to_owned(), text: argument.to_owned() });
     let whole = Span { source, line: 1, column: 1, width: argument.chars().count() as u32 };
-    let bad = |document: &Document, message: String, span: Span| {
+    let bad = |document: &Document, message: String, span: Span| -> Diagnostics {
         let example = "write path=value, such as --set train.learning_rate=3e-4";
-        Diagnostic::new(Code::BadSet, message).at(document.place(Some(span))).help(example)
+        Diagnostic::new(Code::BadSet, message).at(document.place(Some(span))).help(example).into()
     };
     if argument.contains(['\n', '\r']) {
         return Err(bad(document, "an argument of `--set` is a single line".into(), whole));
@@ -41,14 +41,15 @@ pub(crate) fn apply(document: &mut Document, argument: &str) -> Result<(), Diagn
     Ok(())
 }
 
-fn value(text: &str, source: usize, column: u32, document: &Document) -> Result<Node, Diagnostic> {
+fn value(text: &str, source: usize, column: u32, document: &Document) -> Result<Node, Diagnostics> {
     let span = Span { source, line: 1, column, width: text.chars().count() as u32 };
     if text.trim().is_empty() {
         return Ok(Node { content: Content::Null, span: Some(span) });
     }
     let parsed = yaml::parse(text, SOURCE).map_err(|error| {
-        let message = error.message.replace("not valid YAML", "the value is not valid YAML");
-        Diagnostic::new(Code::BadSet, message).at(document.place(Some(span))).help("put quotes around text with special characters")
+        let message = error.first().message.replace("not valid YAML", "the value is not valid YAML");
+        let diagnostic = Diagnostic::new(Code::BadSet, message).at(document.place(Some(span)));
+        diagnostic.help("put quotes around text with special characters")
     })?;
     let mut node = parsed.root;
     shift(&mut node, source, column - 1);

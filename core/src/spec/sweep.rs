@@ -13,7 +13,9 @@ use super::check::{self, Checker};
 use super::job::{JobSpec, MetricSpec, TrainLength};
 use super::node::{Content, Document, Node, Span};
 use super::raw::RawMetric;
-use super::raw_sweep::{RawEarlyStop, RawFailure, RawJobRef, RawMethod, RawParameter, RawStopKind, RawStopper, RawSweepSpec};
+use super::raw_sweep::{
+    RawEarlyStop, RawFailure, RawJobRef, RawMethod, RawParameter, RawStopKind, RawStopper, RawSweepSpec,
+};
 use super::{schema, yaml};
 
 /// Every trial is checked before the first one starts, up to this many.
@@ -78,7 +80,8 @@ fn read(
     document: &Document,
     resolve: &mut dyn FnMut(&str) -> Result<JobFile, String>,
 ) -> Result<(SweepSpec, Document), Diagnostics> {
-    let all = |found: Vec<Diagnostic>| Diagnostics::check(found).expect_err("an error always comes with what was found");
+    let all =
+        |found: Vec<Diagnostic>| Diagnostics::check(found).expect_err("an error always comes with what was found");
     let value = check::check(document, &schema::SWEEP).map_err(all)?;
     let raw: RawSweepSpec = serde_json::from_value(value).map_err(|error| {
         Diagnostic::new(Code::WrongType, format!("the sweep passed its schema and still could not be read: {error}"))
@@ -87,7 +90,8 @@ fn read(
         RawMethod::Grid => Method::Grid,
         RawMethod::Random => Method::Random,
         RawMethod::Tpe | RawMethod::Pbt => {
-            let diagnostic = Diagnostic::new(Code::NotYet, "this version has no `tpe` and no `pbt`").label("not there yet");
+            let diagnostic =
+                Diagnostic::new(Code::NotYet, "this version has no `tpe` and no `pbt`").label("not there yet");
             return Err(document.blame(&["method"], diagnostic.help("use `random`, with `early_stop: asha`")).into());
         }
     };
@@ -103,7 +107,7 @@ fn job_document(
     document: &Document,
     raw: &RawSweepSpec,
     resolve: &mut dyn FnMut(&str) -> Result<JobFile, String>,
-) -> Result<Document, Diagnostic> {
+) -> Result<Document, Diagnostics> {
     let Some(name) = raw.job.0.as_str() else {
         let root = document.root.get("job").cloned().unwrap_or(Node { content: Content::Null, span: None });
         return Ok(Document { sources: document.sources.clone(), root });
@@ -111,8 +115,10 @@ fn job_document(
     match resolve(name) {
         Ok(file) => yaml::parse(&file.text, &file.name),
         Err(reason) => {
-            let diagnostic = Diagnostic::new(Code::Unresolved, format!("cannot read the job file `{}`", name.escape_debug()));
-            Err(document.blame(&["job"], diagnostic.label(reason).help("the path is relative to the sweep file")))
+            let diagnostic =
+                Diagnostic::new(Code::Unresolved, format!("cannot read the job file `{}`", name.escape_debug()));
+            let diagnostic = diagnostic.label(reason).help("the path is relative to the sweep file");
+            Err(document.blame(&["job"], diagnostic).into())
         }
     }
 }
@@ -142,7 +148,10 @@ impl Reader<'_> {
         }
         if parameters.is_empty() && self.found.is_empty() {
             let diagnostic = Diagnostic::new(Code::Missing, "`parameters` names nothing to vary");
-            self.report(&["parameters"], diagnostic.help("such as train.learning_rate: {min: 1e-5, max: 1e-3, scale: log}"));
+            self.report(
+                &["parameters"],
+                diagnostic.help("such as train.learning_rate: {min: 1e-5, max: 1e-3, scale: log}"),
+            );
         }
         let max_trials = self.max_trials(method, raw.max_trials, &parameters);
         let on_failure = raw.on_failure.unwrap_or_default();
@@ -180,7 +189,9 @@ impl Reader<'_> {
                 let message = format!("the grid has {size} points, the limit is {MAX_TRIALS}");
                 let factors: Vec<String> = parameters
                     .iter()
-                    .map(|(path, p)| format!("{path}: {}", p.len().map_or_else(|| "?".to_owned(), |len| len.to_string())))
+                    .map(|(path, p)| {
+                        format!("{path}: {}", p.len().map_or_else(|| "?".to_owned(), |len| len.to_string()))
+                    })
                     .collect();
                 let diagnostic = Diagnostic::new(Code::TooMany, message)
                     .help(factors.join(", "))
@@ -307,7 +318,12 @@ fn raw(spec: &SweepSpec) -> RawSweepSpec {
     };
     let early_stop = |asha: AshaSpec| {
         let AshaSpec { min_steps, factor, max_steps } = asha;
-        RawEarlyStop(RawStopper { kind: RawStopKind::Asha, min_steps: Some(min_steps), factor: Some(factor), max_steps })
+        RawEarlyStop(RawStopper {
+            kind: RawStopKind::Asha,
+            min_steps: Some(min_steps),
+            factor: Some(factor),
+            max_steps,
+        })
     };
     RawSweepSpec {
         name: spec.name.clone(),

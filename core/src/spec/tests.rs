@@ -93,7 +93,10 @@ fn the_stored_form_is_a_job_file_that_means_the_same() {
         let stored = serde_json::to_string(&job).expect("a job is plain data");
         assert_eq!(serde_json::from_str::<JobSpec>(&stored).expect("it reads back"), job);
         assert_eq!(parse_job(&stored, "stored.json").expect("JSON is YAML"), job);
-        assert_eq!(serde_json::to_string(&serde_json::from_str::<JobSpec>(&stored).expect("valid")).expect("valid"), stored);
+        assert_eq!(
+            serde_json::to_string(&serde_json::from_str::<JobSpec>(&stored).expect("valid")).expect("valid"),
+            stored
+        );
     }
 }
 
@@ -170,10 +173,19 @@ fn single_mistakes_say_what_is_wrong() {
         ("train: {max_epochs: -1}", "E0105 4:21 `train.max_epochs` must be a whole number from 1 to 1000000"),
         ("train: 5", "E0104 4:8 `train` must be a mapping"),
         ("train: {adam: {beta1: 1}}", "E0105 4:23 `train.adam.beta1` must be a number of at least 0 and below 1"),
-        ("train: {seed: 99999999999999999999}", "E0105 4:15 `train.seed` must be a whole number from 0 to 9007199254740991"),
+        (
+            "train: {seed: 99999999999999999999}",
+            "E0105 4:15 `train.seed` must be a whole number from 0 to 9007199254740991",
+        ),
         ("train: {schedule: {type: linaer}}", "E0108 4:26 unknown value `linaer` for `train.schedule.type`"),
-        ("train: {max_steps: 10, max_epochs: 1}", "E0110 4:36 `train.max_steps` and `train.max_epochs` exclude each other"),
-        ("train: {global_batch: 96, micro_batch: 36}", "E0110 4:40 `train.micro_batch` 36 does not divide `train.global_batch` 96"),
+        (
+            "train: {max_steps: 10, max_epochs: 1}",
+            "E0110 4:36 `train.max_steps` and `train.max_epochs` exclude each other",
+        ),
+        (
+            "train: {global_batch: 96, micro_batch: 36}",
+            "E0110 4:40 `train.micro_batch` 36 does not divide `train.global_batch` 96",
+        ),
         (
             "train: {max_steps: 100, schedule: {warmup: 100}}",
             "E0110 4:44 `train.schedule.warmup` 100 leaves nothing of `train.max_steps` 100",
@@ -204,8 +216,12 @@ fn help_is_part_of_the_message() {
 
 #[test]
 fn a_model_comes_from_exactly_one_place() {
-    let model = |model: &str| parse_job(&format!("name: t\nmodel: {model}\ndata: {{train: [{{path: a}}]}}"), "job.yaml");
-    assert_eq!(model("{init: s3://lab/t5-base}").expect("valid").model.source, ModelSource::Init("s3://lab/t5-base".into()));
+    let model =
+        |model: &str| parse_job(&format!("name: t\nmodel: {model}\ndata: {{train: [{{path: a}}]}}"), "job.yaml");
+    assert_eq!(
+        model("{init: s3://lab/t5-base}").expect("valid").model.source,
+        ModelSource::Init("s3://lab/t5-base".into())
+    );
     let both = model("{preset: tiny, init: t5}").expect_err("both");
     assert_eq!(brief(both.first()), "E0110 2:29 `model.preset` and `model.init` exclude each other");
     let neither = model("{fusion: {layers: 1}}").expect_err("neither");
@@ -214,9 +230,13 @@ fn a_model_comes_from_exactly_one_place() {
 
 #[test]
 fn null_and_absent_are_the_same() {
-    let job = parse_job(&with("train: {max_steps: null, dropout: ~}\ncheckpoint:\nlabels:"), "job.yaml").expect("valid");
+    let job =
+        parse_job(&with("train: {max_steps: null, dropout: ~}\ncheckpoint:\nlabels:"), "job.yaml").expect("valid");
     assert_eq!(job, parse_job(MINIMAL, "job.yaml").expect("valid"));
-    assert_eq!(mistakes("name:\nmodel: {preset: tiny}\ndata: {train: [{path: a}]}"), ["E0106 1:1 `name` must be a name"]);
+    assert_eq!(
+        mistakes("name:\nmodel: {preset: tiny}\ndata: {train: [{path: a}]}"),
+        ["E0106 1:1 `name` must be a name"]
+    );
 }
 
 #[test]
@@ -244,7 +264,13 @@ fn resume_names_a_checkpoint_or_a_place() {
 
 #[test]
 fn set_changes_fields_by_path() {
-    let sets = ["train.learning_rate=1e-3", "resources.slots=8", "labels.note=a=b", "data.train.0.path=b.arrow", "train.seed="];
+    let sets = [
+        "train.learning_rate=1e-3",
+        "resources.slots=8",
+        "labels.note=a=b",
+        "data.train.0.path=b.arrow",
+        "train.seed=",
+    ];
     let job = parse_job_with(FULL, "job.yaml", &sets.map(String::from)).expect("valid");
     assert_eq!((job.train.learning_rate, job.resources.slots, job.train.seed), (1e-3, 8, 42));
     assert_eq!((job.labels["note"].as_str(), job.data.train[0].path.as_str()), ("a=b", "b.arrow"));
@@ -321,7 +347,10 @@ fn defaults_in_the_schema_are_the_defaults_in_fact() {
                 let path = format!("{path}/{name}");
                 let value = &actual[name];
                 if let Some(default) = field.get("default").filter(|default| !default.is_null()) {
-                    assert!(value == default || value.as_f64() == default.as_f64() && value.is_number(), "{path}: {value}");
+                    assert!(
+                        value == default || value.as_f64() == default.as_f64() && value.is_number(),
+                        "{path}: {value}"
+                    );
                     *seen += 1;
                 }
                 walk(root, field, value, &path, seen);
@@ -394,7 +423,10 @@ fn a_sweep_varies_fields_of_its_job() {
 
 #[test]
 fn a_job_may_stand_in_the_sweep_itself() {
-    let inline = SWEEP.replace("job: job.yaml", "job: {name: b, model: {preset: tiny}, data: {train: [{path: a}], valid: [{path: a}]}}");
+    let inline = SWEEP.replace(
+        "job: job.yaml",
+        "job: {name: b, model: {preset: tiny}, data: {train: [{path: a}], valid: [{path: a}]}}",
+    );
     assert_eq!(sweep(&inline).expect("valid").trial_count(), 6);
     let wrong = inline.replace("preset: tiny", "preset: tny");
     assert_eq!(sweep_mistakes(&wrong), ["E0108 2:32 unknown value `tny` for `job.model.preset`"]);
@@ -414,8 +446,16 @@ fn a_sweep_says_what_is_wrong() {
         ("min: 1, max: 3", "min: 3, max: 1", "E0110 7:38 the range of `model.fusion.layers` makes no sense"),
         ("min: 1, max: 3", "min: 1, max: 2.5", "E0104 7:38 `model.fusion.layers` must be a whole number from 0 to 48"),
         ("min: 1, max: 3", "min: 1", "E0106 7:3 `model.fusion.layers` needs `values`, or `min` and `max`"),
-        ("values: [1e-4, 3e-4]", "min: 1e-5, max: 1e-3, scale: log", "E0110 6:30 the range of `train.learning_rate` makes no sense"),
-        ("min: 1, max: 3", "min: 0, max: 3, scale: log", "E0110 7:30 the range of `model.fusion.layers` makes no sense"),
+        (
+            "values: [1e-4, 3e-4]",
+            "min: 1e-5, max: 1e-3, scale: log",
+            "E0110 6:30 the range of `train.learning_rate` makes no sense",
+        ),
+        (
+            "min: 1, max: 3",
+            "min: 0, max: 3, scale: log",
+            "E0110 7:30 the range of `model.fusion.layers` makes no sense",
+        ),
         ("parameters:", "parameters:\n  name: {values: [x]}", "E0110 6:3 `name` cannot be varied"),
         ("method: grid", "method: random", "E0106 1:1 a random sweep needs `max_trials`"),
         ("method: grid", "method: grid\nearly_stop: median", "E0113 4:13 this version stops early by `asha` only"),
@@ -430,7 +470,10 @@ fn a_value_that_contradicts_the_job_is_found_before_any_trial_starts() {
     let text = SWEEP.replace("model.fusion.layers: {min: 1, max: 3}", "train.schedule.warmup: {values: [0, 1000]}");
     let found = sweep(&text).expect_err("the warm-up is longer than the job");
     assert_eq!(brief(found.first()), "E0110 7:3 `train.schedule.warmup` 1000 leaves nothing of `train.max_steps` 900");
-    assert!(found.to_string().contains("in trial 1: train.learning_rate=0.0001, train.schedule.warmup=1000"), "{found}");
+    assert!(
+        found.to_string().contains("in trial 1: train.learning_rate=0.0001, train.schedule.warmup=1000"),
+        "{found}"
+    );
 }
 
 #[test]
@@ -449,7 +492,10 @@ fn a_gigantic_grid_is_refused_by_its_size_before_it_is_expanded() {
     let found = sweep(&text).expect_err("10^9 points");
     assert_eq!(brief(found.first()), "E0114 5:1 the grid has 1000000000 points, the limit is 10000");
     let tiny = text.replace("step: 0.001", "step: 1e-300");
-    assert_eq!(brief(sweep(&tiny).expect_err("no end").first()), "E0114 5:1 the grid has more than 2^64 points, the limit is 10000");
+    assert_eq!(
+        brief(sweep(&tiny).expect_err("no end").first()),
+        "E0114 5:1 the grid has more than 2^64 points, the limit is 10000"
+    );
 }
 
 #[test]
@@ -457,7 +503,10 @@ fn early_stop_is_a_word_or_a_mapping() {
     let asha = |line: &str| sweep(&format!("{SWEEP}{line}\n")).map(|spec| spec.early_stop);
     let spec = |min_steps, factor, max_steps| Some(crate::sweep::AshaSpec { min_steps, factor, max_steps });
     assert_eq!(asha("early_stop: asha").expect("valid"), spec(100, 3, Some(900)));
-    assert_eq!(asha("early_stop: {type: asha, min_steps: 50, factor: 4, max_steps: 800}").expect("valid"), spec(50, 4, Some(800)));
+    assert_eq!(
+        asha("early_stop: {type: asha, min_steps: 50, factor: 4, max_steps: 800}").expect("valid"),
+        spec(50, 4, Some(800))
+    );
     let found = asha("early_stop: {type: asha, min_steps: 900}").expect_err("no rung at all");
     assert_eq!(brief(found.first()), "E0110 8:37 the first rung at step 900 is not before the end at step 900");
     let found = asha("early_stop: ahsa").expect_err("a typing error");
@@ -469,7 +518,9 @@ fn every_shipped_file_is_valid() {
     let configs = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs");
     let files = |folder: &str| {
         let entries = std::fs::read_dir(configs.join(folder)).expect("the folder exists");
-        let paths = entries.map(|entry| entry.expect("readable").path()).filter(|path| path.extension().is_some_and(|e| e == "yaml"));
+        let paths = entries
+            .map(|entry| entry.expect("readable").path())
+            .filter(|path| path.extension().is_some_and(|e| e == "yaml"));
         let mut paths: Vec<_> = paths.collect();
         paths.sort();
         assert!(paths.len() >= 2, "{folder} holds {} files", paths.len());

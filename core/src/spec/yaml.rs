@@ -8,7 +8,7 @@ use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::options::{DuplicateKeyPolicy, NonFiniteFloatPolicy};
 use serde_saphyr::{Error, Location, MessageFormatter, Options, Spanned, UserMessageFormatter};
 
-use crate::diagnostic::{Code, Diagnostic};
+use crate::diagnostic::{Code, Diagnostic, Diagnostics};
 
 use super::node::{Content, Document, Entry, Node, Source, Span};
 
@@ -18,17 +18,18 @@ const MAX_BYTES: usize = 1 << 20;
 const MAX_DEPTH: usize = 32;
 
 /// Parses one document.
-pub(crate) fn parse(text: &str, source_name: &str) -> Result<Document, Diagnostic> {
+pub(crate) fn parse(text: &str, source_name: &str) -> Result<Document, Diagnostics> {
     let sources = vec![Source { name: source_name.to_owned(), text: text.to_owned() }];
     if text.len() > MAX_BYTES {
-        let message = format!("`{source_name}` is {} KiB, more than the limit of {} KiB", text.len() >> 10, MAX_BYTES >> 10);
-        return Err(Diagnostic::new(Code::Limit, message).help("is this the data rather than the job file?"));
+        let message =
+            format!("`{source_name}` is {} KiB, more than the limit of {} KiB", text.len() >> 10, MAX_BYTES >> 10);
+        return Err(Diagnostic::new(Code::Limit, message).help("is this the data rather than the job file?").into());
     }
     match serde_saphyr::from_str_with_options::<Parsed>(text, options()) {
         Ok(parsed) => Ok(Document { sources, root: parsed.0 }),
         Err(error) => {
             let empty = Node { content: Content::Null, span: None };
-            Err(explain(&error, &Document { sources, root: empty }))
+            Err(explain(&error, &Document { sources, root: empty }).into())
         }
     }
 }
@@ -100,7 +101,14 @@ fn explain(error: &Error, document: &Document) -> Diagnostic {
 
 /// Keeps a message on one line and free of control characters.
 fn plain(message: &str) -> String {
-    message.split_whitespace().collect::<Vec<_>>().join(" ").escape_debug().to_string().replace("\\'", "'").replace("\\\"", "\"")
+    message
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ")
+        .escape_debug()
+        .to_string()
+        .replace("\\'", "'")
+        .replace("\\\"", "\"")
 }
 
 fn span(location: &Location) -> Option<Span> {
@@ -207,7 +215,7 @@ mod tests {
     use super::*;
 
     fn code(text: &str) -> Code {
-        parse(text, "t.yaml").expect_err("this text is bad").code
+        parse(text, "t.yaml").expect_err("this text is bad").first().code
     }
 
     #[test]
@@ -217,7 +225,8 @@ mod tests {
         assert_eq!((place.line, place.column, place.width, place.text.as_str()), (3, 9, 2, "  seed: 42"));
         let key = document.root.entry("train").and_then(|entry| document.place(entry.key_span)).expect("it has one");
         assert_eq!((key.line, key.column, key.width), (2, 1, 5));
-        let Some(Content::List(items)) = document.root.get("train").and_then(|t| t.get("list")).map(|l| l.content.clone())
+        let Some(Content::List(items)) =
+            document.root.get("train").and_then(|t| t.get("list")).map(|l| l.content.clone())
         else {
             panic!("a list was written")
         };
@@ -257,8 +266,9 @@ mod tests {
     #[test]
     fn syntax_errors_are_ours_in_words_and_place() {
         let error = parse("train:\n\tseed: 42\n", "t.yaml").expect_err("a tab");
+        let error = error.first();
         assert_eq!(error.message, "a tab is used for indentation, which YAML forbids");
-        assert_eq!(error.place.map(|place| (place.line, place.column)), Some((2, 1)));
+        assert_eq!(error.place.as_ref().map(|place| (place.line, place.column)), Some((2, 1)));
         for text in ["a: [1, 2", "a: 'x", "a: b: c", "a: 1\n---\nb: 2\n", "a: !!int x", "@", "{a: 1}}"] {
             let error = parse(text, "t.yaml").expect_err(text);
             let shown = error.to_string();

@@ -6,9 +6,9 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::SweepSpec;
 use super::asha::{Ladder, Outcome};
 use super::trial::{Trial, TrialResult, TrialRow, TrialStatus};
-use super::SweepSpec;
 use crate::id::{Step, TrialId};
 
 /// What happened.
@@ -387,5 +387,4 @@ impl Sweep {
         self.status = SweepStatus::Ended(outcome.clone());
         actions.push(SweepAction::Complete { outcome, best: self.best() });
     }
-
 }

@@ -77,7 +77,8 @@ fn random_draws_fill_their_range_on_their_scale() {
         let count = draws.iter().filter(|draw| draw["model.fusion.layers"] == layers).count();
         assert!((430..570).contains(&count), "{count} of 2000 have {layers} layers, 500 are expected");
     }
-    let steps: std::collections::BTreeSet<String> = draws.iter().map(|draw| draw["train.dropout"].to_string()).collect();
+    let steps: std::collections::BTreeSet<String> =
+        draws.iter().map(|draw| draw["train.dropout"].to_string()).collect();
     assert_eq!(steps.into_iter().collect::<Vec<_>>(), ["0.0", "0.25", "0.5"]);
     assert!(draws.iter().any(|draw| draw["train.schedule.type"] == "cosine"));
     let warmups: std::collections::BTreeSet<i64> =
@@ -95,7 +96,8 @@ fn a_trials_parameters_depend_on_seed_and_number_alone() {
         assert_ne!(one.overrides(trial), other.overrides(trial));
     }
     // Recorded when the definition was fixed; a change here changes every sweep that is resumed.
-    let rates: Vec<String> = (0..3).map(|trial| one.overrides(TrialId(trial))["train.learning_rate"].to_string()).collect();
+    let rates: Vec<String> =
+        (0..3).map(|trial| one.overrides(TrialId(trial))["train.learning_rate"].to_string()).collect();
     assert_eq!(rates, GOLDEN_RATES);
 }
 
@@ -110,7 +112,9 @@ fn a_plain_sweep_runs_its_trials_in_parallel_and_in_order() {
     assert_eq!(started(&sweep.step(finished(0, 0.7))), [3]);
     assert!(sweep.step(finished(2, f64::NAN)).is_empty());
     let end = sweep.step(finished(3, 0.7));
-    let [SweepAction::Complete { outcome: SweepOutcome::Finished, best: Some(best) }] = &end[..] else { panic!("{end:?}") };
+    let [SweepAction::Complete { outcome: SweepOutcome::Finished, best: Some(best) }] = &end[..] else {
+        panic!("{end:?}")
+    };
     assert_eq!((best.trial, best.value, best.finished), (TrialId(0), 0.7, true), "the first among equals, never NaN");
     assert!(sweep.status().ended());
     assert!(sweep.step(SweepEvent::Resumed).is_empty(), "an ended sweep stays ended");
@@ -137,7 +141,9 @@ fn too_many_failures_end_the_sweep_and_so_does_nothing_but_failures() {
     let end = sweep.step(failed(1));
     let stopped = end.iter().filter(|action| matches!(action, SweepAction::StopTrial { .. })).count();
     assert_eq!(stopped, 2, "{end:?}");
-    let Some(SweepAction::Complete { outcome: SweepOutcome::Failed { reason }, best: None }) = end.last() else { panic!("{end:?}") };
+    let Some(SweepAction::Complete { outcome: SweepOutcome::Failed { reason }, best: None }) = end.last() else {
+        panic!("{end:?}")
+    };
     assert_eq!(reason, "2 trials failed, the limit is 1");
 
     let mut sweep = Sweep::new(random(1, "on_failure: {retry: 0}"));
@@ -155,7 +161,9 @@ fn a_paused_sweep_pauses_its_trials_and_goes_on_where_it_was() {
     assert!(matches!(&paused[..], [SweepAction::PauseTrial { .. }, SweepAction::PauseTrial { .. }]), "{paused:?}");
     assert!(sweep.step(finished(0, 0.1)).is_empty(), "it ended before the order reached it; nothing new starts");
     let resumed = sweep.step(SweepEvent::Resumed);
-    let [SweepAction::ResumeTrial { trial: TrialId(1), .. }, SweepAction::StartTrial { trial: TrialId(2), .. }] = &resumed[..] else {
+    let [SweepAction::ResumeTrial { trial: TrialId(1), .. }, SweepAction::StartTrial { trial: TrialId(2), .. }] =
+        &resumed[..]
+    else {
         panic!("{resumed:?}")
     };
 }
@@ -167,7 +175,9 @@ fn stopping_ends_everything_and_keeps_what_is_known() {
     sweep.step(finished(0, 0.4));
     let end = sweep.step(SweepEvent::Stopped);
     assert_eq!(end.iter().filter(|action| matches!(action, SweepAction::StopTrial { .. })).count(), 2);
-    let Some(SweepAction::Complete { outcome: SweepOutcome::Stopped, best: Some(best) }) = end.last() else { panic!("{end:?}") };
+    let Some(SweepAction::Complete { outcome: SweepOutcome::Stopped, best: Some(best) }) = end.last() else {
+        panic!("{end:?}")
+    };
     assert_eq!((best.trial, best.finished), (TrialId(0), true));
 }
 
@@ -186,7 +196,13 @@ fn promotions_follow_the_example_worked_by_hand() {
     let rungs = [[0.1, 0.2, 0.3, 0.9, 0.4, 0.5, 0.8, 0.6, 0.7], [0.0, 0.0, 0.3, 0.9, 0.0, 0.5, 0.95, 0.0, 0.7]];
     let value = |trial: u32, step| match step {
         1 | 2 => rungs[0][trial as usize],
-        9 => if trial == 3 { 0.99 } else { 0.96 },
+        9 => {
+            if trial == 3 {
+                0.99
+            } else {
+                0.96
+            }
+        }
         _ => rungs[1][trial as usize],
     };
     let sweep = simulate(&nine(1), 9, value, promptly, false);
@@ -231,7 +247,10 @@ fn a_sweep_too_small_for_its_factor_still_runs_its_best_to_the_end() {
         "{actions:?}"
     );
     let end = sweep.step(finished(0, 0.6));
-    assert!(matches!(end.last(), Some(SweepAction::Complete { best: Some(best), .. }) if best.trial == TrialId(0)), "{end:?}");
+    assert!(
+        matches!(end.last(), Some(SweepAction::Complete { best: Some(best), .. }) if best.trial == TrialId(0)),
+        "{end:?}"
+    );
 }
 
 /// What a trial reports at a step: better with the steps, with its own curve; some trials diverge.

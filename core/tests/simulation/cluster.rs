@@ -9,7 +9,9 @@ use rand_chacha::ChaCha8Rng;
 use unimse_core::checkpoint::CheckpointRef;
 use unimse_core::id::{Generation, JobId, Rank, Step, WorkerId};
 use unimse_core::job::{ExitCause, Phase, Readiness};
-use unimse_core::machine::{Answer, Effect, Event, Form, Machine, Order, Report, ReportKind, State, Submission, TrainerStatus};
+use unimse_core::machine::{
+    Answer, Effect, Event, Form, Machine, Order, Report, ReportKind, State, Submission, TrainerStatus,
+};
 use unimse_core::spec::{JobSpec, parse_job, parse_sweep};
 use unimse_core::time::Timestamp;
 use unimse_core::worker::{Slot, WorkerInfo};
@@ -140,7 +142,9 @@ impl Cluster {
             let first = self.event(Event::Submit(submission.clone()));
             let again = self.event(Event::Submit(submission));
             match (first, again) {
-                (Some(Answer::Job { job, new: true }), Some(Answer::Job { job: same, new: false })) => assert_eq!(job, same),
+                (Some(Answer::Job { job, new: true }), Some(Answer::Job { job: same, new: false })) => {
+                    assert_eq!(job, same)
+                }
                 other => panic!("a key stands for one job: {other:?}"),
             }
         }
@@ -163,15 +167,22 @@ impl Cluster {
 
     pub(crate) fn run_until_quiet(&mut self) {
         for _ in 0..20_000 {
-            let jobs_ended = self.machine.state().jobs.values().all(|job| {
-                job.phase.ended() || (job.origin.is_some() && matches!(job.phase, Phase::Paused { .. }))
-            });
+            let jobs_ended =
+                self.machine.state().jobs.values().all(|job| {
+                    job.phase.ended() || (job.origin.is_some() && matches!(job.phase, Phase::Paused { .. }))
+                });
             let sweeps_ended = self.machine.state().sweeps.values().all(|record| record.ended());
             if jobs_ended && sweeps_ended {
                 return;
             }
-            let paused: Vec<JobId> = self.machine.state().jobs.values()
-                .filter(|job| job.origin.is_none() && matches!(job.phase, Phase::Paused { .. })).map(|job| job.id).collect();
+            let paused: Vec<JobId> = self
+                .machine
+                .state()
+                .jobs
+                .values()
+                .filter(|job| job.origin.is_none() && matches!(job.phase, Phase::Paused { .. }))
+                .map(|job| job.id)
+                .collect();
             for job in paused {
                 self.event(Event::Resume { job, from: None, spec: None });
             }
@@ -341,7 +352,8 @@ impl Cluster {
                 }
                 continue;
             }
-            let before = members.iter().map(|&(n, slot)| self.agents[n].trainers[&(job, slot)].step).max().expect("members");
+            let before =
+                members.iter().map(|&(n, slot)| self.agents[n].trainers[&(job, slot)].step).max().expect("members");
             let step = Step((before.0 + 1).min(first.total));
             let stop = members.iter().any(|&(n, slot)| self.agents[n].trainers[&(job, slot)].stop);
             let commits = step.0 % EVERY == 0 || step.0 == first.total || stop;
@@ -406,7 +418,9 @@ impl Cluster {
 
     fn obey(&mut self, worker: WorkerId, order: Order) {
         let lost = self.rng.random_range(0..1000) < self.faults.lost_order;
-        let Some(number) = self.agents.iter().position(|agent| agent.id == Some(worker) && agent.connected) else { return };
+        let Some(number) = self.agents.iter().position(|agent| agent.id == Some(worker) && agent.connected) else {
+            return;
+        };
         if lost {
             // A message is lost only with its stream.
             self.agents[number].connected = false;
@@ -447,7 +461,11 @@ impl Cluster {
             }
             Order::Form(form) => {
                 for ((job, _), trainer) in &mut self.agents[number].trainers {
-                    if *job == form.job && trainer.generation == form.generation && trainer.told_ready && !trainer.told_form {
+                    if *job == form.job
+                        && trainer.generation == form.generation
+                        && trainer.told_ready
+                        && !trainer.told_form
+                    {
                         trainer.told_form = true;
                         let begins = form.source.map(|(_, step)| step).or(form.resume.as_ref().map(|at| at.step));
                         trainer.step = begins.unwrap_or_default();
@@ -473,9 +491,21 @@ impl Cluster {
         if generation != old.generation {
             self.fenced += 1;
             // The scheduler may have given it slots in the same step; its checkpoints, failures and results stay as they were.
-            assert_eq!(old.checkpoints, new.checkpoints, "seed {}: {job} took a commit of {generation}: {kind:?}", self.seed);
-            assert_eq!(old.restarts, new.restarts, "seed {}: {job} counted a failure of {generation}: {kind:?}", self.seed);
-            assert_eq!(old.evaluation, new.evaluation, "seed {}: {job} took a result of {generation}: {kind:?}", self.seed);
+            assert_eq!(
+                old.checkpoints, new.checkpoints,
+                "seed {}: {job} took a commit of {generation}: {kind:?}",
+                self.seed
+            );
+            assert_eq!(
+                old.restarts, new.restarts,
+                "seed {}: {job} counted a failure of {generation}: {kind:?}",
+                self.seed
+            );
+            assert_eq!(
+                old.evaluation, new.evaluation,
+                "seed {}: {job} took a result of {generation}: {kind:?}",
+                self.seed
+            );
         }
         if let ReportKind::Committed { at, .. } = kind {
             let accepted = new.checkpoints.len() > old.checkpoints.len();
@@ -490,11 +520,21 @@ impl Cluster {
             let gang = job.phase.gang();
             for seat in gang.map(|gang| gang.seats.as_slice()).unwrap_or_default() {
                 assert!(seats.insert(*seat), "seed {}: two ranks on {seat:?}", self.seed);
-                assert!(self.machine.state().workers[&seat.worker].alive(), "seed {}: a rank on a lost worker", self.seed);
+                assert!(
+                    self.machine.state().workers[&seat.worker].alive(),
+                    "seed {}: a rank on a lost worker",
+                    self.seed
+                );
             }
             if let Some(gang) = gang {
                 let (min, max) = (job.spec.resources.min_slots, job.spec.resources.slots);
-                assert!((min..=max).contains(&gang.world_size()), "seed {}: {} has {} ranks", self.seed, job.id, gang.world_size());
+                assert!(
+                    (min..=max).contains(&gang.world_size()),
+                    "seed {}: {} has {} ranks",
+                    self.seed,
+                    job.id,
+                    gang.world_size()
+                );
             }
         }
         for agent in &self.agents {
