@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 const SHORTEST: u32 = 4;
-const MULTIPLIER: u64 = 0x9_E377_9B1;
+const MULTIPLIER: u64 = 0x9E37_79B1;
 
 /// Text that is not an identifier of the kind that was asked for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -36,9 +36,9 @@ use crate::worker::Worker;
 use standing::Standing;
 
 /// How long trainers may take from assignment until all are ready.
-pub const FORM_TIMEOUT: Duration = Duration::from_secs(180);
+pub const FORM_TIMEOUT: Duration = Duration::from_mins(3);
 /// How long ranks may take to save and stop when asked to.
-pub const STOP_TIMEOUT: Duration = Duration::from_secs(300);
+pub const STOP_TIMEOUT: Duration = Duration::from_mins(5);
 /// How long ranks that lost a peer wait for news of who died before they are formed anew as they are.
 pub const DISRUPTION_TIMEOUT: Duration = Duration::from_secs(8);
 /// How long a generation runs before it may be formed anew only to give it more slots.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::id::JobId;
 
 /// How long a blocked job lets smaller ones pass before free slots are kept for it.
-pub const PATIENCE: Duration = Duration::from_secs(600);
+pub const PATIENCE: Duration = Duration::from_mins(10);
 
 /// A slot of the problem: node, and slot within that node's worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
