@@ -324,7 +324,7 @@ impl Machine {
                     parameters: row.overrides,
                     rungs: row.rungs,
                     step: row.latest.map(|(step, _)| step).unwrap_or_default(),
-                    value: row.result.or(row.latest.map(|(_, value)| value)),
+                    value: row.result.or_else(|| row.latest.map(|(_, value)| value)),
                     reason: row.reason,
                 }
             })

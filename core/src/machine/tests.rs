@@ -229,7 +229,7 @@ fn a_poison_job_backs_off_and_then_fails_with_the_cause() {
     for _ in 0..20 {
         if let Phase::Queued { not_before: Some(_), .. } = world.job(job).phase {
             waits += 1;
-            world.pass(Duration::from_secs(60));
+            world.pass(Duration::from_mins(1));
         } else if !world.job(job).phase.ended() {
             let cause = ExitCause::Failed { code: 1, message: "boom".to_owned() };
             world.report(job, 0, ReportKind::Exited { cause, step: None });

@@ -143,7 +143,7 @@ impl Cluster {
             let again = self.event(Event::Submit(submission));
             match (first, again) {
                 (Some(Answer::Job { job, new: true }), Some(Answer::Job { job: same, new: false })) => {
-                    assert_eq!(job, same)
+                    assert_eq!(job, same);
                 }
                 other => panic!("a key stands for one job: {other:?}"),
             }
@@ -171,7 +171,7 @@ impl Cluster {
                 self.machine.state().jobs.values().all(|job| {
                     job.phase.ended() || (job.origin.is_some() && matches!(job.phase, Phase::Paused { .. }))
                 });
-            let sweeps_ended = self.machine.state().sweeps.values().all(|record| record.ended());
+            let sweeps_ended = self.machine.state().sweeps.values().all(unimse_core::machine::SweepRecord::ended);
             if jobs_ended && sweeps_ended {
                 return;
             }
@@ -291,13 +291,11 @@ impl Cluster {
         };
         let trainers = agent.trainers.iter().map(status).collect();
         self.agents[number].connected = true;
-        match self.event(Event::Register { info: self.agents[number].info.clone(), trainers }) {
-            Some(Answer::Worker(_)) => {}
-            _ => {
-                // Declared lost: everything it ran is void.
-                let node = u32::try_from(number).expect("few");
-                self.agents[number] = self.fresh_agent(node);
-            }
+        let answer = self.event(Event::Register { info: self.agents[number].info.clone(), trainers });
+        if !matches!(answer, Some(Answer::Worker(_))) {
+            // Declared lost: everything it ran is void.
+            let node = u32::try_from(number).expect("few");
+            self.agents[number] = self.fresh_agent(node);
         }
     }
 
@@ -356,7 +354,7 @@ impl Cluster {
                 members.iter().map(|&(n, slot)| self.agents[n].trainers[&(job, slot)].step).max().expect("members");
             let step = Step((before.0 + 1).min(first.total));
             let stop = members.iter().any(|&(n, slot)| self.agents[n].trainers[&(job, slot)].stop);
-            let commits = step.0 % EVERY == 0 || step.0 == first.total || stop;
+            let commits = step.0.is_multiple_of(EVERY) || step.0 == first.total || stop;
             for (number, slot) in members {
                 let trainer = self.agents[number].trainers.get_mut(&(job, slot)).expect("a member");
                 trainer.step = step;
