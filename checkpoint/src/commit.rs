@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use object_store::{Error as StoreError, ObjectStoreExt, PutMode, PutOptions};
 
@@ -37,43 +38,42 @@ pub struct Committed {
 /// [`Error::ShardSize`], and nothing is committed.
 pub async fn commit(store: &Store, manifest: &Manifest) -> Result<Committed> {
     let (bytes, digest) = manifest.encode()?;
+    let bytes = Bytes::from(bytes);
     let key = manifest.key();
     let committed = Committed { key, digest, bytes: manifest.bytes() };
     check_shards(store, manifest).await?;
 
-    let path = key.path();
     let mut pause = FIRST_PAUSE;
-    let mut last = None;
-    for attempt in 0..TRIES {
-        if attempt > 0 {
-            tokio::time::sleep(pause).await;
-            pause *= 2;
-        }
-        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-        let Err(error) = store.objects().put_opts(&path, bytes.clone().into(), options).await else {
-            return Ok(committed);
-        };
-        match store.objects().get(&path).await {
-            Ok(found) => match found.bytes().await {
-                Ok(found) if found == bytes => return Ok(committed),
-                Ok(found) => {
-                    return Err(Error::Fenced { key: key.to_string(), ours: digest, theirs: Digest::of(&found) });
-                }
-                Err(error) => last = Some(store.explain("read the manifest back", &path, error)),
-            },
-            // S3 answers a create with a conflict also when a delete is under way: nothing is there, so it is our turn.
-            Err(StoreError::NotFound { .. }) => {
-                let error = store.explain("create the manifest", &path, error);
-                if !error.is_transient() {
-                    return Err(error);
-                }
-                last = Some(error);
+    let mut attempt = 1;
+    loop {
+        match create_once(store, &key, &bytes, digest).await {
+            Ok(()) => return Ok(committed),
+            Err(error) if error.is_transient() && attempt < TRIES => {
+                tracing::warn!(manifest = %key, attempt, %error, "commit of a manifest is uncertain, trying again");
+                tokio::time::sleep(pause).await;
+                pause *= 2;
+                attempt += 1;
             }
-            Err(error) => last = Some(store.explain("read the manifest back", &path, error)),
+            Err(error) => return Err(error),
         }
-        tracing::warn!(manifest = %key, attempt, error = ?last, "commit of a manifest is uncertain, trying again");
     }
-    Err(last.expect("the loop ends only after an error"))
+}
+
+/// Creates the manifest; after any failure, looks whether it is there all the same.
+async fn create_once(store: &Store, key: &ManifestKey, bytes: &Bytes, ours: Digest) -> Result<()> {
+    let path = key.path();
+    let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+    let Err(error) = store.objects().put_opts(&path, bytes.clone().into(), options).await else {
+        return Ok(());
+    };
+    let read = async { store.objects().get(&path).await?.bytes().await };
+    match read.await {
+        Ok(found) if found == bytes => Ok(()),
+        Ok(found) => Err(Error::Fenced { key: key.to_string(), ours, theirs: Digest::of(&found) }),
+        // S3 answers a create with a conflict also while a delete is under way: nothing is there, so it is our turn.
+        Err(StoreError::NotFound { .. }) => Err(store.explain("create the manifest", &path, error)),
+        Err(error) => Err(store.explain("read the manifest back", &path, error)),
+    }
 }
 
 /// Finds shards that are missing or have another size than their writer said.

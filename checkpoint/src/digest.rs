@@ -56,13 +56,11 @@ fn split(chunks: &[Digest]) -> (&[Digest], &[Digest]) {
 }
 
 fn merge(chunks: &[Digest]) -> ChainingValue {
-    match chunks {
-        [only] => only.0,
-        _ => {
-            let (left, right) = split(chunks);
-            merge_subtrees_non_root(&merge(left), &merge(right), Mode::Hash)
-        }
+    if let [only] = chunks {
+        return only.0;
     }
+    let (left, right) = split(chunks);
+    merge_subtrees_non_root(&merge(left), &merge(right), Mode::Hash)
 }
 
 impl fmt::Display for Digest {

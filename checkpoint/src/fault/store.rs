@@ -188,7 +188,9 @@ impl MultipartUpload for FaultUpload {
         let fault = self.faults.judge(Operation::Complete, &self.key);
         obstruct(fault, &self.key).await?;
         let done = self.inner.complete().await;
-        done.iter().for_each(|_| self.faults.closed());
+        if done.is_ok() {
+            self.faults.closed();
+        }
         lose(fault, done)
     }
 
@@ -196,7 +198,9 @@ impl MultipartUpload for FaultUpload {
         let fault = self.faults.judge(Operation::Abort, &self.key);
         obstruct(fault, &self.key).await?;
         let done = self.inner.abort().await;
-        done.iter().for_each(|()| self.faults.closed());
+        if done.is_ok() {
+            self.faults.closed();
+        }
         lose(fault, done)
     }
 }

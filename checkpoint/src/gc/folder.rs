@@ -24,7 +24,7 @@ pub(super) fn staged(root: &Path, job: Option<JobId>) -> Vec<(AttemptKey, u64, T
         .flat_map(|attempt| files(&attempt))
         .filter(|file| is_staging(file))
         .filter_map(|file| {
-            let key = object_store::path::Path::from_iter(file.strip_prefix(root).ok()?.to_str()?.split('/'));
+            let key = object_store::path::Path::from(file.strip_prefix(root).ok()?.to_str()?);
             let meta = fs::metadata(&file).ok()?;
             let age = meta.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
             Some((AttemptKey::containing(&key)?, meta.len(), Timestamp(age.as_millis() as u64)))

@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 const RETRIES: usize = 5;
 const RETRY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Four parts of 16 MiB together take 54 s at 10 Mbit/s; a request that takes more than twice that is stuck.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
+const REQUEST_TIMEOUT: Duration = Duration::from_mins(2);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(super) fn open(place: &str, environment: impl IntoIterator<Item = (String, String)>) -> Result<Store> {

@@ -80,7 +80,7 @@ impl Upload {
         let multipart = self.multipart.as_mut().expect("an object of several parts has begun");
         let done = multipart.complete().await;
         if let Err(error) = done {
-            self.check_whether_it_landed("complete a shard", error).await?;
+            check_whether_it_landed(&self.store, &self.key, self.total, "complete a shard", error).await?;
         }
         self.multipart = None;
         Ok(self.take_chunks())
@@ -90,11 +90,11 @@ impl Upload {
     pub(super) async fn put_whole(&mut self, pieces: Vec<Bytes>) -> Result<Vec<Digest>> {
         let payload: PutPayload = pieces.iter().cloned().collect();
         let hash = self.hash(pieces);
-        let store = self.store.clone();
+        let (store, key, total) = (&self.store, &self.key, self.total);
         let put = async {
-            match store.objects().put(&self.key, payload).await {
+            match store.objects().put(key, payload).await {
                 Ok(_) => Ok(()),
-                Err(error) => self.check_whether_it_landed("write a shard", error).await,
+                Err(error) => check_whether_it_landed(store, key, total, "write a shard", error).await,
             }
         };
         let ((), (_, chunks)) = tokio::try_join!(put, hash)?;
@@ -107,14 +107,6 @@ impl Upload {
         match self.multipart.take() {
             None => Ok(()),
             Some(multipart) => take_back(parts, multipart).await.map_err(|error| self.explain("abort a shard", error)),
-        }
-    }
-
-    /// A lost reply looks like a failure. The key is this writer's alone, so an object of the right size is its own.
-    async fn check_whether_it_landed(&self, action: &'static str, error: StoreError) -> Result<()> {
-        match self.store.objects().head(&self.key).await {
-            Ok(meta) if meta.size == self.total => Ok(()),
-            _ => Err(self.explain(action, error)),
         }
     }
 
@@ -158,9 +150,25 @@ impl Drop for Upload {
                 });
             }
             Err(_) => {
-                tracing::warn!(%key, "a shard was abandoned outside the runtime; its parts may remain in the store")
+                tracing::warn!(%key, "a shard was abandoned outside the runtime; its parts may remain in the store");
             }
         }
+    }
+}
+
+/// A lost reply looks like a failure. The key is one writer's alone, so an object of the right size is its own.
+///
+/// Borrows no [`Upload`]: one cannot be shared between threads, and the future must be able to run on any.
+async fn check_whether_it_landed(
+    store: &Store,
+    key: &Path,
+    total: u64,
+    action: &'static str,
+    error: StoreError,
+) -> Result<()> {
+    match store.objects().head(key).await {
+        Ok(meta) if meta.size == total => Ok(()),
+        _ => Err(store.explain(action, key, error)),
     }
 }
 

@@ -12,7 +12,7 @@ use crate::sample::{self, Folder};
 
 /// Later than any file of these tests, by the store's clock.
 const FUTURE: Timestamp = Timestamp(u64::MAX / 2);
-const HOUR: Duration = Duration::from_secs(3600);
+const HOUR: Duration = Duration::from_hours(1);
 
 #[tokio::test]
 async fn a_deleted_checkpoint_is_gone_and_its_neighbours_are_whole() {

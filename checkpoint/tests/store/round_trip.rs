@@ -105,7 +105,7 @@ async fn one_tensor_is_read_without_reading_the_others() {
     let checkpoint = Checkpoint::open(&watched, &committed.key, None).await.expect("it opens");
     let before = faults.count(unimse_checkpoint::fault::Operation::Get);
     let (name, expected) =
-        tensors.iter().find(|(_, tensor)| tensor.data.len() == 1).or(tensors.iter().next()).expect("some");
+        tensors.iter().find(|(_, tensor)| tensor.data.len() == 1).or_else(|| tensors.iter().next()).expect("some");
     assert_eq!(&checkpoint.read(name).await.expect("it reads"), expected);
     let chunks = faults.count(unimse_checkpoint::fault::Operation::Get) - before;
     let all: usize = checkpoint.manifest().shards.iter().map(|shard| shard.chunks.len()).sum();
@@ -142,7 +142,11 @@ async fn an_s3_server_behaves_like_the_other_stores() {
 #[tokio::test]
 async fn every_future_can_be_spawned() {
     let store = Store::memory();
-    let (tensors, committed) = sample::checkpoint(&store, sample::key(1, 1), "a").await;
+    let written = tokio::spawn({
+        let store = store.clone();
+        async move { sample::checkpoint(&store, sample::key(1, 1), "a").await }
+    });
+    let (tensors, committed) = written.await.expect("no panic");
     let task = async move {
         store.probe().await?;
         let checkpoint = Checkpoint::open(&store, &committed.key, Some(committed.digest)).await?;

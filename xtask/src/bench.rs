@@ -1,0 +1,80 @@
+//! Measures: runs a package's bench, prints a table, and keeps the numbers with what they were measured on.
+//!
+//! A bench is a `[[bench]]` target with `harness = false`. It prints one JSON object a line on stdout for each number, like
+//! `{"name": "write to a folder", "value": 812.5, "unit": "MB/s", "better": "higher"}`; other lines are talk. To add one, write
+//! the target and add a line to [`BENCHES`].
+
+mod host;
+mod report;
+
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::talk;
+use crate::workspace::{Workspace, relative};
+use host::Host;
+use report::{Record, Report};
+
+/// A bench that can be asked for by name.
+#[derive(Clone, Copy, Debug)]
+struct Bench {
+    /// How people call it, and the name of its `[[bench]]` target.
+    name: &'static str,
+    /// What it measures.
+    about: &'static str,
+}
+
+const BENCHES: &[Bench] =
+    &[Bench { name: "checkpoint", about: "writing, verifying and reading checkpoints in a folder and in memory" }];
+
+/// What a person can choose.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Options {
+    /// Which bench; without one, all are listed
+    name: Option<String>,
+    /// Passed on to the bench
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENT")]
+    rest: Vec<String>,
+}
+
+/// Runs one bench, or lists them.
+pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
+    let Some(name) = &options.name else {
+        for bench in BENCHES {
+            anstream::println!("{:<12} {}", bench.name, bench.about);
+        }
+        return Ok(());
+    };
+    let Some(bench) = BENCHES.iter().find(|bench| bench.name == name) else {
+        let known: Vec<&str> = BENCHES.iter().map(|bench| bench.name).collect();
+        bail!("there is no bench `{name}`; hint: {}", known.join(", "));
+    };
+    let records = measure(workspace, *bench, &options.rest)?;
+    ensure!(!records.is_empty(), "the bench `{name}` measured nothing");
+    let report = Report { bench: bench.name, host: Host::find(&workspace.root), records };
+    let path = report.write(&workspace.target().join("bench"))?;
+    anstream::print!("{}", report.table());
+    talk::say("Wrote", &relative(&path, &workspace.root).display().to_string());
+    Ok(())
+}
+
+fn measure(workspace: &Workspace, bench: Bench, rest: &[String]) -> Result<Vec<Record>> {
+    // The developers' profile compiles what takes the time with optimisation, and `--workspace` keeps the features of shared
+    // dependencies as the tests have them: nothing is compiled only for a bench but the bench.
+    let mut command = workspace.cargo(&["bench", "--profile", "dev", "--workspace", "--bench", bench.name, "--"]);
+    let mut child = command.args(rest).stdout(Stdio::piped()).spawn().context("start cargo bench")?;
+    let stdout = child.stdout.take().context("the bench has a stdout")?;
+    let mut records = Vec::new();
+    for line in BufReader::new(stdout).lines() {
+        let line = line.context("read the bench's output")?;
+        match serde_json::from_str(&line) {
+            Ok(record) => records.push(record),
+            Err(_) => anstream::eprintln!("{line}"),
+        }
+    }
+    let status = child.wait().context("wait for the bench")?;
+    ensure!(status.success(), "the bench `{}` failed ({status})", bench.name);
+    Ok(records)
+}

@@ -1,0 +1,75 @@
+//! Where things are, and how cargo is called so that no call undoes the work of another.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use serde::Deserialize;
+
+/// This checkout and the folders that belong to it.
+#[derive(Debug)]
+pub(crate) struct Workspace {
+    /// The repository.
+    pub(crate) root: PathBuf,
+    /// Where libtorch is kept, for all checkouts of this user.
+    pub(crate) cache: PathBuf,
+    /// The cargo that runs this.
+    pub(crate) cargo: OsString,
+    /// Whether this is a run of continuous integration.
+    pub(crate) ci: bool,
+}
+
+impl Workspace {
+    /// Prepares a call of cargo in the repository.
+    pub(crate) fn cargo(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.cargo);
+        command.current_dir(&self.root).args(arguments);
+        // `cargo run` put this here from .cargo/config.toml. A plain `cargo build` has it from there only; build scripts that watch it
+        // must see no difference, or minutes of C++ are compiled again.
+        command.env_remove("LIBTORCH");
+        command
+    }
+
+    /// The folder of build outputs.
+    pub(crate) fn target(&self) -> PathBuf {
+        self.root.join("target")
+    }
+
+    /// The link through which every build finds libtorch.
+    pub(crate) fn libtorch_link(&self) -> PathBuf {
+        self.root.join(".libtorch")
+    }
+
+    /// The names of the packages that have a library, whose documentation may hold tests.
+    pub(crate) fn libraries(&self) -> Result<Vec<String>> {
+        #[derive(Deserialize)]
+        struct Metadata {
+            packages: Vec<Package>,
+        }
+        #[derive(Deserialize)]
+        struct Package {
+            name: String,
+            targets: Vec<Target>,
+        }
+        #[derive(Deserialize)]
+        struct Target {
+            doctest: bool,
+        }
+        let output =
+            self.cargo(&["metadata", "--no-deps", "--format-version", "1"]).output().context("run cargo metadata")?;
+        let metadata: Metadata = serde_json::from_slice(&output.stdout).context("read the output of cargo metadata")?;
+        let has_library = |package: &Package| package.targets.iter().any(|target| target.doctest);
+        Ok(metadata.packages.into_iter().filter(has_library).map(|package| package.name).collect())
+    }
+}
+
+/// Tells whether a program can be started with these arguments and succeeds.
+pub(crate) fn succeeds(command: &mut Command) -> bool {
+    command.output().is_ok_and(|output| output.status.success())
+}
+
+/// Gives a path below `root` the way people write it.
+pub(crate) fn relative<'a>(path: &'a Path, root: &Path) -> &'a Path {
+    path.strip_prefix(root).unwrap_or(path)
+}
