@@ -1,0 +1,103 @@
+//! Arguments of `unimse data`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use unimse_data::read::{BadFeatures, Format, Source};
+
+use super::Output;
+
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum DataCommand {
+    /// Turn published dataset files into a store that jobs can train on
+    Import(ImportArgs),
+    /// Make small stores of made-up data, to try things out without a download
+    Sample(SampleArgs),
+    /// Show what a store holds
+    Inspect {
+        /// The store
+        store: PathBuf,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Read every byte of stores and verify it
+    Check {
+        /// The stores
+        #[arg(required = true)]
+        stores: Vec<PathBuf>,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Reads one untrusted file; `import` runs itself with this in a child process with limits
+    #[command(hide = true)]
+    ReadChild,
+}
+
+/// Reads `auto` as no format at all.
+fn format(text: &str) -> Result<ImportFormat, String> {
+    if text == "auto" {
+        return Ok(ImportFormat(None));
+    }
+    text.parse().map(|format| ImportFormat(Some(format))).map_err(|_| format!("`{text}` is none of auto, mmsa, meld"))
+}
+
+/// A release format, or none where the files shall tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ImportFormat(pub(crate) Option<Format>);
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ImportArgs {
+    /// The published files; SPLIT=PATH says which split a file holds where its name does not
+    #[arg(required = true, value_name = "SRC")]
+    pub(crate) sources: Vec<Source>,
+    /// Where to write the store, such as data/mosi.arrow
+    #[arg(long, value_name = "STORE")]
+    pub(crate) out: PathBuf,
+    /// The format of the files: auto, mmsa or meld
+    #[arg(id = "source_format", long = "format", default_value = "auto", value_parser = format)]
+    pub(crate) format: ImportFormat,
+    /// The dataset's name, in place of the store's file name
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Turns before an utterance that its text includes, for dialogues
+    #[arg(long, value_name = "TURNS", default_value_t = 2)]
+    pub(crate) past: usize,
+    /// Turns after an utterance that its text includes, for dialogues
+    #[arg(long, value_name = "TURNS", default_value_t = 2)]
+    pub(crate) future: usize,
+    /// What to do with NaN and infinite features: put zero there, drop that modality of the sample, or fail with error
+    #[arg(long, value_name = "zero|drop|error", default_value = "zero")]
+    pub(crate) bad_features: BadFeatures,
+    /// Leave out rows that cannot be read, and list them
+    #[arg(long)]
+    pub(crate) skip_bad: bool,
+    /// Replace the store if it is there
+    #[arg(long)]
+    pub(crate) force: bool,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct SampleArgs {
+    /// The folder to write the stores to
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// Training samples of each store
+    #[arg(long, value_name = "N", default_value_t = 768)]
+    pub(crate) train: usize,
+    /// Validation samples of each store
+    #[arg(long, value_name = "N", default_value_t = 128)]
+    pub(crate) valid: usize,
+    /// Test samples of each store
+    #[arg(long, value_name = "N", default_value_t = 128)]
+    pub(crate) test: usize,
+    /// The seed: the same seed makes the same bytes
+    #[arg(long, default_value_t = 42)]
+    pub(crate) seed: u64,
+    /// Replace stores that are there
+    #[arg(long)]
+    pub(crate) force: bool,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
