@@ -1,0 +1,107 @@
+// What tch lacks, as a C interface. Every function gives null, or what went wrong as text to be freed with `ute_free`:
+// a C++ exception must not reach Rust.
+
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <vector>
+
+#include <ATen/Tensor.h>
+#include <ATen/autocast_mode.h>
+#include <ATen/ops/_fused_adamw.h>
+#include <torch/csrc/autograd/function_hook.h>
+#include <torch/csrc/autograd/variable.h>
+
+namespace {
+
+char* text(const char* what) {
+  // libtorch appends a stack trace; the first line says it all.
+  const char* end = std::strchr(what, '\n');
+  size_t length = end == nullptr ? std::strlen(what) : static_cast<size_t>(end - what);
+  char* copy = static_cast<char*>(std::malloc(length + 1));
+  std::memcpy(copy, what, length);
+  copy[length] = 0;
+  return copy;
+}
+
+template <typename F>
+char* guarded(F action) {
+  try {
+    action();
+    return nullptr;
+  } catch (const std::exception& error) {
+    return text(error.what());
+  } catch (...) {
+    return text("an exception of an unknown kind");
+  }
+}
+
+std::vector<at::Tensor> list(at::Tensor* const* tensors, size_t count) {
+  std::vector<at::Tensor> copies;
+  copies.reserve(count);
+  for (size_t place = 0; place < count; ++place) copies.push_back(*tensors[place]);
+  return copies;
+}
+
+using Callback = void (*)(void* context, size_t index);
+
+struct Hook : torch::autograd::PostAccumulateGradHook {
+  Hook(Callback callback, void* context, size_t index) : callback(callback), context(context), index(index) {}
+  void operator()(const at::Tensor&) override { callback(context, index); }
+  Callback callback;
+  void* context;
+  size_t index;
+};
+
+}  // namespace
+
+extern "C" {
+
+void ute_free(char* message) { std::free(message); }
+
+char* ute_fused_adamw(at::Tensor* const* parameters, at::Tensor* const* gradients, at::Tensor* const* averages,
+                      at::Tensor* const* squares, at::Tensor* const* steps, size_t count, double learning_rate, double beta1,
+                      double beta2, double weight_decay, double epsilon) {
+  return guarded([&] {
+    at::NoGradGuard without_gradients;
+    auto p = list(parameters, count), g = list(gradients, count), m = list(averages, count), v = list(squares, count),
+         s = list(steps, count);
+    at::_fused_adamw_(p, g, m, v, {}, s, learning_rate, beta1, beta2, weight_decay, epsilon, false, false);
+  });
+}
+
+char* ute_set_gradient(at::Tensor* parameter, at::Tensor* gradient) {
+  return guarded([&] { parameter->mutable_grad() = *gradient; });
+}
+
+char* ute_set_hook(at::Tensor* leaf, Callback callback, void* context, size_t index) {
+  return guarded([&] {
+    TORCH_CHECK(leaf->is_leaf() && leaf->requires_grad(), "a hook needs a leaf that requires a gradient");
+    torch::autograd::impl::set_post_acc_grad_hooks(*leaf, std::make_unique<Hook>(callback, context, index));
+  });
+}
+
+char* ute_clear_hook(at::Tensor* leaf) {
+  return guarded([&] { torch::autograd::impl::set_post_acc_grad_hooks(*leaf, nullptr); });
+}
+
+int ute_autocast_enabled(int cuda) { return at::autocast::is_autocast_enabled(cuda ? at::kCUDA : at::kCPU) ? 1 : 0; }
+
+char* ute_autocast_enter(int cuda) {
+  return guarded([&] {
+    auto device = cuda ? at::kCUDA : at::kCPU;
+    at::autocast::set_autocast_dtype(device, at::kBFloat16);
+    at::autocast::set_autocast_enabled(device, true);
+    at::autocast::increment_nesting();
+  });
+}
+
+char* ute_autocast_leave(int cuda, int before) {
+  return guarded([&] {
+    auto device = cuda ? at::kCUDA : at::kCPU;
+    // The copies of weights in bf16 live until the outermost scope ends; the optimiser changes the weights after it.
+    if (at::autocast::decrement_nesting() == 0) at::autocast::clear_cache();
+    at::autocast::set_autocast_enabled(device, before != 0);
+  });
+}
+}

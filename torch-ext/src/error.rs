@@ -1,0 +1,31 @@
+//! What can go wrong at the door.
+
+use std::ffi::CStr;
+
+use crate::ffi;
+
+/// An error of this crate.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// libtorch refused.
+    #[error("libtorch: {0}")]
+    Torch(String),
+    /// A tensor has not the memory that was asked for.
+    #[error("cannot view a tensor as {wanted}: it {is}")]
+    View { wanted: &'static str, is: String },
+    /// Lists that belong together have different lengths.
+    #[error("{what}: {left} and {right} tensors do not go together")]
+    Lengths { what: &'static str, left: usize, right: usize },
+}
+
+/// Turns the shim's answer into a result.
+pub(crate) fn check(message: *mut std::ffi::c_char) -> Result<(), Error> {
+    if message.is_null() {
+        return Ok(());
+    }
+    // SAFETY: the shim gives null or a NUL-terminated text of its own, which nobody else holds.
+    let text = unsafe { CStr::from_ptr(message) }.to_string_lossy().into_owned();
+    // SAFETY: as above, and it is not used after this.
+    unsafe { ffi::ute_free(message) };
+    Err(Error::Torch(text))
+}

@@ -1,0 +1,36 @@
+//! The shim's functions, as in `cpp/shim.cpp`.
+
+use std::ffi::{c_char, c_int, c_void};
+
+/// A pointer to libtorch's `at::Tensor`.
+pub(crate) type RawTensor = *mut c_void;
+
+pub(crate) type Callback = extern "C" fn(context: *mut c_void, index: usize);
+
+unsafe extern "C" {
+    pub(crate) fn ute_free(message: *mut c_char);
+    pub(crate) fn ute_fused_adamw(
+        parameters: *const RawTensor,
+        gradients: *const RawTensor,
+        averages: *const RawTensor,
+        squares: *const RawTensor,
+        steps: *const RawTensor,
+        count: usize,
+        learning_rate: f64,
+        beta1: f64,
+        beta2: f64,
+        weight_decay: f64,
+        epsilon: f64,
+    ) -> *mut c_char;
+    pub(crate) fn ute_set_gradient(parameter: RawTensor, gradient: RawTensor) -> *mut c_char;
+    pub(crate) fn ute_set_hook(leaf: RawTensor, callback: Callback, context: *mut c_void, index: usize) -> *mut c_char;
+    pub(crate) fn ute_clear_hook(leaf: RawTensor) -> *mut c_char;
+    pub(crate) fn ute_autocast_enabled(cuda: c_int) -> c_int;
+    pub(crate) fn ute_autocast_enter(cuda: c_int) -> *mut c_char;
+    pub(crate) fn ute_autocast_leave(cuda: c_int, before: c_int) -> *mut c_char;
+}
+
+/// The pointer that tch holds. It is valid as long as `tensor` lives.
+pub(crate) fn raw(tensor: &tch::Tensor) -> RawTensor {
+    tensor.as_ptr().cast_mut().cast()
+}

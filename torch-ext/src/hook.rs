@@ -1,0 +1,72 @@
+//! A call back for each leaf whose gradient is complete, in the order of completion.
+//!
+//! This is what lets a reducer send a bucket while backward still runs. libtorch keeps one such hook a tensor.
+
+use std::ffi::c_void;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tch::Tensor;
+
+use crate::Error;
+use crate::error::check;
+use crate::ffi::{self, raw};
+
+struct Context {
+    call: Box<dyn Fn(usize) + Send + Sync>,
+    panicked: AtomicBool,
+}
+
+/// Hooks on a list of leaves; dropping it takes them off.
+pub struct Hooks {
+    leaves: Vec<Tensor>,
+    context: Box<Context>,
+}
+
+impl Hooks {
+    /// Calls `call(i)` whenever the gradient of `leaves[i]` has been accumulated, once in each backward pass. It may be called on
+    /// another thread (CUDA's backward has one of its own) and replaces hooks that were there before.
+    ///
+    /// # Errors
+    /// When a tensor is no leaf that requires a gradient.
+    pub fn install(leaves: &[Tensor], call: impl Fn(usize) + Send + Sync + 'static) -> Result<Self, Error> {
+        let context = Box::new(Context { call: Box::new(call), panicked: AtomicBool::new(false) });
+        let mut hooks = Self { leaves: Vec::with_capacity(leaves.len()), context };
+        for (index, leaf) in leaves.iter().enumerate() {
+            let context: *const Context = &raw const *hooks.context;
+            // SAFETY: the context is boxed, so its address is stable, and it lives until `drop` has taken off every hook.
+            check(unsafe { ffi::ute_set_hook(raw(leaf), forward, context.cast_mut().cast(), index) })?;
+            hooks.leaves.push(leaf.shallow_clone());
+        }
+        Ok(hooks)
+    }
+
+    /// Whether a call has panicked; its panic ends there, because C++ frames lie between it and the caller of backward.
+    pub fn panicked(&self) -> bool {
+        self.context.panicked.load(Ordering::Acquire)
+    }
+}
+
+impl Drop for Hooks {
+    fn drop(&mut self) {
+        for leaf in &self.leaves {
+            // SAFETY: the tensor is ours; after this libtorch holds no pointer to the context.
+            let _ = check(unsafe { ffi::ute_clear_hook(raw(leaf)) });
+        }
+    }
+}
+
+impl fmt::Debug for Hooks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hooks").field("leaves", &self.leaves.len()).finish_non_exhaustive()
+    }
+}
+
+extern "C" fn forward(context: *mut c_void, index: usize) {
+    // SAFETY: `install` passed a pointer to a `Context` that outlives the hook.
+    let context = unsafe { &*context.cast::<Context>() };
+    if catch_unwind(AssertUnwindSafe(|| (context.call)(index))).is_err() {
+        context.panicked.store(true, Ordering::Release);
+    }
+}

@@ -1,0 +1,124 @@
+//! The shim on the CPU, against plain tch.
+
+use std::sync::{Arc, Mutex};
+
+use tch::{Device, Kind, Tensor};
+use unimse_torch_ext::{adamw, autocast, cuda, gradient, hook, view};
+
+fn leaf(values: &[f32]) -> Tensor {
+    Tensor::from_slice(values).set_requires_grad(true)
+}
+
+#[test]
+fn hooks_fire_once_a_leaf_in_the_order_in_which_gradients_are_complete() {
+    let leaves = [leaf(&[1.0, 2.0]), leaf(&[3.0, 4.0]), leaf(&[5.0, 6.0])];
+    let fired = Arc::new(Mutex::new(Vec::new()));
+    let noted = fired.clone();
+    let hooks = hook::Hooks::install(&leaves, move |index| noted.lock().expect("no panic").push(index)).expect("leaves");
+    // Backward reaches the last used leaf first.
+    let forward = |leaves: &[Tensor; 3]| ((&leaves[0] * 2.0 + &leaves[1]).sin() * &leaves[2]).sum(Kind::Float);
+    forward(&leaves).backward();
+    let first = fired.lock().expect("no panic").clone();
+    assert_eq!(first.len(), 3);
+    assert_eq!(first[0], 2, "the gradient of the leaf that is used last is complete first");
+    forward(&leaves).backward();
+    assert_eq!(fired.lock().expect("no panic").len(), 6, "once in each backward pass");
+    assert!(!hooks.panicked());
+    drop(hooks);
+    forward(&leaves).backward();
+    assert_eq!(fired.lock().expect("no panic").len(), 6, "hooks end with their owner");
+}
+
+#[test]
+fn a_panic_in_a_hook_is_caught_and_told() {
+    let leaves = [leaf(&[1.0])];
+    let hooks = hook::Hooks::install(&leaves, |_| panic!("on purpose")).expect("a leaf");
+    leaves[0].sum(Kind::Float).backward();
+    assert!(hooks.panicked());
+}
+
+#[test]
+fn a_tensor_that_is_no_leaf_takes_no_hook() {
+    let product = leaf(&[1.0]) * 2.0;
+    let error = hook::Hooks::install(&[product], |_| {}).expect_err("not a leaf");
+    assert!(error.to_string().contains("leaf"), "{error}");
+}
+
+#[test]
+fn gradients_accumulate_in_place_in_views_of_one_flat_buffer() {
+    let leaves = [leaf(&[1.0, 2.0]), leaf(&[3.0])];
+    let flat = Tensor::zeros([3], (Kind::Float, Device::Cpu));
+    gradient::set(&leaves[0], &flat.narrow(0, 0, 2)).expect("the same shape");
+    gradient::set(&leaves[1], &flat.narrow(0, 2, 1)).expect("the same shape");
+    for _ in 0..2 {
+        (leaves[0].sum(Kind::Float) * 3.0 + leaves[1].sum(Kind::Float)).backward();
+    }
+    assert_eq!(view::host::<f32>(&flat).expect("contiguous"), [6.0, 6.0, 2.0]);
+    assert!(gradient::set(&leaves[1], &flat).is_err(), "another shape");
+}
+
+#[test]
+fn fused_adamw_is_adamw() {
+    let shapes: [&[i64]; 3] = [&[4, 5], &[7], &[1]];
+    tch::manual_seed(3);
+    let random = |shape: &[i64]| Tensor::randn(shape, (Kind::Float, Device::Cpu));
+    let zeros = |shape: &[i64]| Tensor::zeros(shape, (Kind::Float, Device::Cpu));
+    let parameters: Vec<Tensor> = shapes.iter().map(|shape| random(shape)).collect();
+    let mut expected: Vec<Tensor> = parameters.iter().map(Tensor::copy).collect();
+    let (averages, squares): (Vec<_>, Vec<_>) = shapes.iter().map(|shape| (zeros(shape), zeros(shape))).unzip();
+    let mut moments: Vec<(Tensor, Tensor)> = shapes.iter().map(|shape| (zeros(shape), zeros(shape))).collect();
+    let steps: Vec<Tensor> = shapes.iter().map(|_| Tensor::from(0.0_f32)).collect();
+    let settings = adamw::Settings { learning_rate: 1e-2, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.05 };
+    for count in 1..=5 {
+        let gradients: Vec<Tensor> = shapes.iter().map(|shape| random(shape)).collect();
+        for step in &steps {
+            let _ = step.shallow_clone().fill_(f64::from(count));
+        }
+        let group = adamw::Group { parameters: &parameters, gradients: &gradients, averages: &averages, squares: &squares, steps: &steps };
+        adamw::step(&group, settings).expect("shapes agree");
+        for ((parameter, (average, square)), gradient) in expected.iter_mut().zip(&mut moments).zip(&gradients) {
+            *average = &*average * settings.beta1 + gradient * (1.0 - settings.beta1);
+            *square = &*square * settings.beta2 + gradient * gradient * (1.0 - settings.beta2);
+            let corrected = &*average / (1.0 - settings.beta1.powi(count));
+            let root = (&*square / (1.0 - settings.beta2.powi(count))).sqrt() + settings.epsilon;
+            *parameter = &*parameter * (1.0 - settings.learning_rate * settings.weight_decay) - corrected / root * settings.learning_rate;
+        }
+    }
+    for (parameter, expected) in parameters.iter().zip(&expected) {
+        assert!(parameter.allclose(expected, 1e-5, 1e-6, false), "{parameter} and {expected}");
+    }
+    let group = adamw::Group { parameters: &parameters, gradients: &[], averages: &averages, squares: &squares, steps: &steps };
+    assert!(adamw::step(&group, settings).is_err());
+}
+
+#[test]
+fn autocast_runs_products_in_bf16_and_leaves_no_trace() {
+    let (a, b) = (Tensor::ones([4, 4], (Kind::Float, Device::Cpu)), Tensor::ones([4, 4], (Kind::Float, Device::Cpu)));
+    assert_eq!(autocast::bf16(false, || a.matmul(&b).kind()).expect("CPU"), Kind::BFloat16);
+    assert!(!autocast::enabled(false));
+    let panicked = std::panic::catch_unwind(|| autocast::bf16(false, || panic!("on purpose")));
+    assert!(panicked.is_err() && !autocast::enabled(false));
+    assert_eq!(a.matmul(&b).kind(), Kind::Float);
+}
+
+#[test]
+fn views_are_the_tensors_memory_and_refuse_what_they_cannot_show() {
+    let mut tensor = Tensor::from_slice(&[1.0_f32, 2.0, 3.0, 4.0]).view([2, 2]);
+    view::host_mut::<f32>(&mut tensor).expect("contiguous")[3] = 9.0;
+    assert_eq!(tensor.double_value(&[1, 1]), 9.0);
+    assert!(view::host::<i64>(&tensor).is_err());
+    assert!(view::host::<f32>(&tensor.transpose(0, 1)).is_err());
+    assert_eq!(view::bytes(&tensor).expect("contiguous").len(), 16);
+    assert_eq!(view::device_pointer(&tensor), None);
+    assert!(view::host::<f32>(&Tensor::zeros([0], (Kind::Float, Device::Cpu))).expect("empty").is_empty());
+}
+
+#[test]
+fn without_a_driver_cuda_says_so_every_time() {
+    if std::path::Path::new("/proc/driver/nvidia/version").exists() {
+        eprintln!("skipped: this machine has an NVIDIA driver");
+        return;
+    }
+    assert_eq!(cuda::load(), Err(cuda::Unavailable::NoDriver));
+    assert_eq!(cuda::load(), Err(cuda::Unavailable::NoDriver));
+}
