@@ -1,0 +1,153 @@
+//! The trainer: one process a slot, which trains one rank of one generation after another.
+//!
+//! [`run`] is the whole life of it, and the same for real and fake training; what differs is the [`Replica`]. A generation goes
+//! so: listen for peers and say `Ready`; when all are ready, connect; agree on the state (a peer's memory, a checkpoint, or a
+//! fresh start); then step after step, with evaluations and checkpoints at step boundaries. When a peer is lost the state
+//! of the last completed step stays in memory, and the next generation begins.
+
+mod boundary;
+pub mod fake;
+mod forming;
+mod held;
+mod lanes;
+mod life;
+mod mailbox;
+mod mouth;
+mod saving;
+mod shares;
+mod stepping;
+#[cfg(feature = "torch")]
+pub mod torch;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use unimse_checkpoint::{Manifest, Tensor, TensorSpec};
+use unimse_collectives::{self as collectives, Collective};
+use unimse_core::id::{Generation, Rank, Step};
+use unimse_core::job::ExitCause;
+use unimse_core::shard::{Batch, DataOrder, Digest};
+
+pub use life::{Surroundings, run};
+pub use mailbox::{Mailbox, listen};
+pub use mouth::Mouth;
+
+/// One rank's copy of the model and its optimiser, and the data it learns from.
+///
+/// All replicas of a job hold the same numbers after every step. A call that fails with [`Halt::Group`] leaves the numbers of
+/// the last completed step intact.
+pub trait Replica {
+    /// The order of the training data.
+    fn order(&self) -> DataOrder;
+
+    /// What the manifest says of the model, and what all ranks must agree on.
+    fn description(&self) -> Description;
+
+    /// Takes over the description of a peer or checkpoint, where it can differ from what this rank made itself.
+    fn adopt(&mut self, description: &Description) -> Result<(), ExitCause>;
+
+    /// Makes what is needed to work with the peers of a new generation.
+    fn join(&mut self, generation: Generation, group: &mut dyn Collective) -> Result<(), Halt>;
+
+    /// Sets everything as it is before the first step: a pure function of the job's seed.
+    fn initialise(&mut self) -> Result<(), ExitCause>;
+
+    /// Takes everything from a checkpoint.
+    fn load(&mut self, tensors: &BTreeMap<String, Tensor>, manifest: &Manifest) -> Result<(), ExitCause>;
+
+    /// Overwrites everything with what `root` holds.
+    fn receive(&mut self, root: Rank, group: &mut dyn Collective) -> Result<(), Halt>;
+
+    /// A value that replicas with different numbers hardly share.
+    fn fingerprint(&mut self) -> u64;
+
+    /// Computes the gradients of this rank's micro-shards for the update that makes `step`.
+    fn gradients(&mut self, step: Step, batch: &Batch, seat: (Rank, u32), group: &mut dyn Collective) -> Result<Sums, Halt>;
+
+    /// Adds up the gradients of all ranks.
+    fn reduce(&mut self, group: &mut dyn Collective) -> Result<(), Halt>;
+
+    /// Applies the summed gradients; `total` is the number of steps of the job.
+    fn update(&mut self, step: Step, total: u64) -> Result<Update, ExitCause>;
+
+    /// Measures the model on the validation sets, all ranks together; each gets the same metrics, none if there are no such sets.
+    fn evaluate(&mut self, group: &mut dyn Collective) -> Result<BTreeMap<String, f64>, Halt>;
+
+    /// The tensors that make a checkpoint, the same on all ranks and in the same order.
+    fn tensors(&self) -> Vec<TensorSpec>;
+
+    /// Copies some of them to host memory, by their place in [`Replica::tensors`].
+    fn copy(&mut self, places: &[usize]) -> Result<Vec<Bytes>, ExitCause>;
+}
+
+/// What the replicas of a job have in common besides numbers.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Description {
+    /// The model's configuration, as `config.json`.
+    pub model: serde_json::Value,
+    /// The label schema, as `labels.json`.
+    pub labels: serde_json::Value,
+    /// The tokenizer, as `tokenizer.json`.
+    pub tokenizer: Option<String>,
+    /// What identifies the training data; ranks on different data cannot train together.
+    pub data: String,
+}
+
+/// What one rank adds to a step.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Sums {
+    /// This rank's part of the cross-entropy, already divided by the tokens of the global batch.
+    pub ce: f64,
+    /// Its part of the text-acoustic loss, divided by the samples of the global batch, without its weight.
+    pub contrastive_acoustic: f64,
+    /// The same for text and picture.
+    pub contrastive_visual: f64,
+    /// Its part of the loss, with weights.
+    pub loss: f64,
+    pub samples: u64,
+    pub digest: Digest,
+    pub data: Duration,
+    pub forward: Duration,
+    pub backward: Duration,
+}
+
+/// What an update did.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Update {
+    pub learning_rate: f64,
+    /// The global norm of the gradients before clipping.
+    pub gradient_norm: f64,
+}
+
+/// Why a rank cannot go on with its group.
+#[derive(Debug)]
+pub enum Halt {
+    /// The group is over; the state in memory is good.
+    Group(collectives::Error),
+    /// This trainer is over.
+    End(ExitCause),
+}
+
+impl From<collectives::Error> for Halt {
+    fn from(error: collectives::Error) -> Self {
+        Self::Group(error)
+    }
+}
+
+impl From<ExitCause> for Halt {
+    fn from(cause: ExitCause) -> Self {
+        Self::End(cause)
+    }
+}
+
+/// A failure of this trainer that another try may survive.
+pub(crate) fn failed(message: impl std::fmt::Display) -> ExitCause {
+    ExitCause::Failed { code: crate::protocol::exit_code::FAILED, message: message.to_string() }
+}
+
+/// A failure that every other try would meet as well.
+pub(crate) fn invalid(message: impl std::fmt::Display) -> ExitCause {
+    ExitCause::Invalid { message: message.to_string() }
+}
