@@ -1,0 +1,32 @@
+//! One rank's bytes for everybody.
+
+use super::mesh::{Mesh, Pass};
+use crate::Result;
+
+/// Passes `bytes` along the ranks root, root+1, ...: each sends on what it has received so far, so that a large broadcast
+/// takes about the time of one transfer, whatever the number of ranks.
+pub(super) fn chain(mesh: &mut Mesh, root: u32, bytes: &mut [u8]) -> Result<()> {
+    let (rank, world, len) = (mesh.rank(), mesh.world(), bytes.len());
+    let distance = (rank + world - root as usize) % world;
+    let previous = (distance > 0).then(|| ((rank + world - 1) % world) as u32);
+    let next = (distance + 1 < world).then(|| ((rank + 1) % world) as u32);
+    let mut have = if distance == 0 { len } else { 0 };
+    let mut passed = if next.is_some() { 0 } else { len };
+    mesh.drive(|links, _| {
+        let mut moved = false;
+        for link in links {
+            if Some(link.peer) == previous {
+                let count = link.receive(&mut bytes[have..])?;
+                have += count;
+                moved |= count > 0;
+            }
+            if Some(link.peer) == next {
+                let count = link.send(&bytes[passed..have])?;
+                passed += count;
+                link.mid_message = passed < len;
+                moved |= count > 0;
+            }
+        }
+        Ok(Pass::of(have == len && passed == len, moved))
+    })
+}

@@ -1,0 +1,180 @@
+//! One connection to a peer: non-blocking sends and buffered receives.
+
+use std::io::{self, IoSlice, Read, Write};
+use std::net::TcpStream;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+
+use super::poll::{Events, READABLE, WRITABLE};
+use crate::header::{HEADER_BYTES, Header, Operation};
+use crate::{Error, Result};
+
+/// The most that one send hands to the kernel, so that receiving has its turn.
+const SEND_AT_ONCE: usize = 128 << 10;
+/// What is read ahead: a small call's header and payload come in one read.
+const READ_AHEAD: usize = 64 << 10;
+
+/// A connection and what this call still has to do on it.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) peer: u32,
+    stream: Arc<TcpStream>,
+    ahead: Box<[u8]>,
+    start: usize,
+    end: usize,
+    /// What the last pass was stuck on: a receive that found nothing, a send that found no room.
+    pub(super) stuck_on: Events,
+    /// Bytes of the current phase that were sent and received.
+    pub(super) sent: usize,
+    pub(super) received: usize,
+    /// The peer's announcement of the current call.
+    pub(super) announced: Option<Header>,
+    /// A message is half sent, so nothing else may be sent.
+    pub(super) mid_message: bool,
+    /// The peer has closed the connection after it had finished the current call.
+    pub(super) left: bool,
+}
+
+impl Link {
+    pub(super) fn new(peer: u32, stream: TcpStream) -> Self {
+        Self {
+            peer,
+            stream: Arc::new(stream),
+            ahead: vec![0; READ_AHEAD + HEADER_BYTES].into_boxed_slice(),
+            start: 0,
+            end: 0,
+            stuck_on: 0,
+            sent: 0,
+            received: 0,
+            announced: None,
+            mid_message: false,
+            left: false,
+        }
+    }
+
+    pub(super) fn stream(&self) -> &Arc<TcpStream> {
+        &self.stream
+    }
+
+    pub(super) fn fd(&self) -> i32 {
+        self.stream.as_raw_fd()
+    }
+
+    pub(super) fn lost(&self) -> Error {
+        Error::PeerLost { rank: self.peer }
+    }
+
+    /// Sends what the kernel takes of `bytes` now.
+    pub(super) fn send(&mut self, bytes: &[u8]) -> Result<usize> {
+        if bytes.is_empty() {
+            return Ok(0);
+        }
+        let written = (&*self.stream).write(&bytes[..bytes.len().min(SEND_AT_ONCE)]);
+        self.account_sent(written)
+    }
+
+    /// Sends what the kernel takes of two pieces from `offset` of their concatenation.
+    pub(super) fn send_pair(&mut self, first: &[u8], second: &[u8], offset: usize) -> Result<usize> {
+        let rest = first.get(offset..).unwrap_or_default();
+        if rest.is_empty() {
+            return self.send(second.get(offset - first.len()..).unwrap_or_default());
+        }
+        let written = (&*self.stream).write_vectored(&[IoSlice::new(rest), IoSlice::new(second)]);
+        self.account_sent(written)
+    }
+
+    fn account_sent(&mut self, written: io::Result<usize>) -> Result<usize> {
+        match written {
+            Ok(count) => Ok(count),
+            Err(error) if would_block(&error) => {
+                self.stuck_on |= WRITABLE;
+                Ok(0)
+            }
+            Err(_) => Err(self.lost()),
+        }
+    }
+
+    /// Receives what is there into `target`.
+    pub(super) fn receive(&mut self, target: &mut [u8]) -> Result<usize> {
+        if target.is_empty() {
+            return Ok(0);
+        }
+        if self.start == self.end {
+            if target.len() >= READ_AHEAD {
+                let read = (&*self.stream).read(target);
+                return self.account_received(read);
+            }
+            let read = (&*self.stream).read(&mut self.ahead);
+            (self.start, self.end) = (0, self.account_received(read)?);
+        }
+        let count = target.len().min(self.end - self.start);
+        target[..count].copy_from_slice(&self.ahead[self.start..self.start + count]);
+        self.start += count;
+        Ok(count)
+    }
+
+    fn account_received(&mut self, read: io::Result<usize>) -> Result<usize> {
+        match read {
+            Ok(0) => Err(self.lost()),
+            Ok(count) => Ok(count),
+            Err(error) if would_block(&error) => {
+                self.stuck_on |= READABLE;
+                Ok(0)
+            }
+            Err(_) => Err(self.lost()),
+        }
+    }
+
+    /// The next header, once all of it is there.
+    pub(super) fn receive_header(&mut self) -> Result<Option<Header>> {
+        let header = self.peek_header()?;
+        if header.is_some() {
+            self.start += HEADER_BYTES;
+        }
+        Ok(header)
+    }
+
+    /// The next header, which stays the next.
+    fn peek_header(&mut self) -> Result<Option<Header>> {
+        if self.end - self.start < HEADER_BYTES {
+            self.ahead.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+            let read = (&*self.stream).read(&mut self.ahead[self.end..]);
+            self.end += self.account_received(read)?;
+        }
+        let Some(bytes) = self.ahead[self.start..self.end].first_chunk::<HEADER_BYTES>() else {
+            return Ok(None);
+        };
+        let what = || "it sent something that is no header".to_owned();
+        Header::decode(bytes).ok_or_else(|| Error::Protocol { rank: self.peer, what: what() }).map(Some)
+    }
+
+    /// Looks at why a peer has closed the connection although nothing more is due from it in the current call: fails
+    /// unless it has finished the call.
+    pub(super) fn judge_leaving(&mut self) -> Result<()> {
+        match self.peek_header()? {
+            Some(header) if header.operation == Operation::Goodbye && !header.is_farewell() => {
+                Err(Error::PeerLost { rank: header.root })
+            }
+            // It said farewell, or had begun the next call: this one was finished for it.
+            Some(_) => {
+                self.left = true;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Whether the peer has closed the connection and left nothing to read.
+    pub(super) fn is_closed(&self) -> bool {
+        match self.stream.peek(&mut [0]) {
+            Ok(0) => true,
+            Ok(_) => false,
+            Err(error) => !would_block(&error),
+        }
+    }
+}
+
+fn would_block(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}

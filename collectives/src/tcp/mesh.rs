@@ -1,0 +1,299 @@
+//! The connections of a rank and the loop that drives a call over all of them.
+
+use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use super::link::Link;
+use super::poll::{CLOSED, PollSet};
+use crate::abort::Abort;
+use crate::buffer::bytes_of;
+use crate::header::{HEADER_BYTES, Header, Operation};
+use crate::{Error, Group, Result};
+
+/// Tries without any progress before the thread sleeps in `poll`. Each gives way to other threads, so that ranks which share
+/// a core do not hinder one another; more than a few gain nothing there and cost a time slice where others compute.
+const SPINS: u32 = 5;
+/// The largest length that a peer may announce where ours does not bound it.
+const MAX_ANNOUNCED: u64 = 4 << 30;
+/// The piece in which large sums are received and added: all ranks' pieces together stay in the second-level cache.
+pub(super) const PIECE: usize = 128 << 10;
+
+/// Stops a rank from any thread: shutting the sockets down wakes its `poll` and tells the peers at the same time.
+#[derive(Debug, Default)]
+pub(super) struct Aborter {
+    aborted: AtomicBool,
+    streams: Mutex<Vec<Weak<TcpStream>>>,
+}
+
+impl Abort for Aborter {
+    fn abort(&self) {
+        self.aborted.store(true, Ordering::SeqCst);
+        for stream in self.streams.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            if let Some(stream) = stream.upgrade() {
+                // Fails only if the peer has closed already, which is as good.
+                let _ = stream.shutdown(Shutdown::Both);
+            }
+        }
+    }
+
+    fn is_aborted(&self) -> bool {
+        self.aborted.load(Ordering::SeqCst)
+    }
+}
+
+impl Aborter {
+    fn watch(&self, links: &[Link]) {
+        let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        streams.extend(links.iter().map(|link| Arc::downgrade(link.stream())));
+        drop(streams);
+        if self.is_aborted() {
+            // The abort came before the streams were known.
+            self.abort();
+        }
+    }
+}
+
+/// What one pass over the links achieved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pass {
+    /// The phase is finished.
+    Done,
+    /// Something was sent or received.
+    Moved,
+    /// Nothing can move until a socket is ready.
+    Stuck,
+}
+
+impl Pass {
+    pub(super) fn of(done: bool, moved: bool) -> Self {
+        match (done, moved) {
+            (true, _) => Self::Done,
+            (false, true) => Self::Moved,
+            (false, false) => Self::Stuck,
+        }
+    }
+}
+
+/// All connections of a rank.
+#[derive(Debug)]
+pub(super) struct Mesh {
+    group: Group,
+    /// By rank, without this rank.
+    links: Vec<Link>,
+    /// Room for one piece from every rank, as words for alignment.
+    pieces: Vec<u64>,
+    aborter: Arc<Aborter>,
+    polled: PollSet,
+    broken: Option<Error>,
+    /// The call in progress and its limit.
+    operation: &'static str,
+    timeout: Duration,
+    deadline: Instant,
+}
+
+impl Mesh {
+    pub(super) fn new(group: Group, links: Vec<Link>, aborter: Arc<Aborter>) -> Result<Self> {
+        aborter.watch(&links);
+        if aborter.is_aborted() {
+            return Err(Error::Aborted);
+        }
+        let room = if links.is_empty() { 0 } else { PIECE / 8 * group.world_size as usize };
+        Ok(Self {
+            group,
+            links,
+            pieces: vec![0; room],
+            aborter,
+            polled: PollSet::default(),
+            broken: None,
+            operation: "connect",
+            timeout: Duration::ZERO,
+            deadline: Instant::now(),
+        })
+    }
+
+    pub(super) fn rank(&self) -> usize {
+        self.group.rank as usize
+    }
+
+    pub(super) fn world(&self) -> usize {
+        self.group.world_size as usize
+    }
+
+    pub(super) fn aborter(&self) -> Arc<Aborter> {
+        Arc::clone(&self.aborter)
+    }
+
+    /// Fails if an earlier call did.
+    pub(super) fn check(&self) -> Result<()> {
+        if self.aborter.is_aborted() {
+            return Err(Error::Aborted);
+        }
+        self.broken.clone().map_or(Ok(()), Err)
+    }
+
+    /// Fails if a peer has closed its connection.
+    pub(super) fn probe(&self) -> Result<()> {
+        self.links.iter().find(|link| link.is_closed()).map_or(Ok(()), |link| Err(link.lost()))
+    }
+
+    /// Begins a call with its time limit.
+    pub(super) fn limit(&mut self, operation: &'static str, now: Instant, timeout: Duration) {
+        (self.operation, self.timeout, self.deadline) = (operation, timeout, now + timeout);
+    }
+
+    /// The length that a peer announced for the current call.
+    pub(super) fn announced_len(&self, peer: u32) -> Result<usize> {
+        let announced = self.links.iter().find(|link| link.peer == peer).and_then(|link| link.announced);
+        match announced {
+            Some(header) if header.len <= MAX_ANNOUNCED => Ok(header.len as usize),
+            other => Err(Error::Protocol {
+                rank: peer,
+                what: format!("it announced {} bytes", other.map_or(0, |header| header.len)),
+            }),
+        }
+    }
+
+    /// Begins a phase of a call on all links.
+    pub(super) fn rewind(&mut self) {
+        for link in &mut self.links {
+            (link.sent, link.received) = (0, 0);
+        }
+    }
+
+    /// Sends this rank's header, and `payload` right behind it, to everybody and receives everybody's header.
+    pub(super) fn announce(&mut self, ours: &Header, payload: &[u8]) -> Result<()> {
+        self.rewind();
+        for link in &mut self.links {
+            (link.announced, link.left) = (None, false);
+        }
+        let encoded = ours.encode();
+        let whole = HEADER_BYTES + payload.len();
+        self.drive(|links, _| {
+            let (mut moved, mut done) = (false, true);
+            let mut failure = None;
+            for link in &mut *links {
+                if link.sent < whole {
+                    // A peer that has failed is not sent to any more, yet what it said before it failed is worth reading.
+                    let sent = link.send_pair(&encoded, payload, link.sent).unwrap_or(0);
+                    link.sent += sent;
+                    link.mid_message = link.sent > 0 && link.sent < whole;
+                    moved |= sent > 0;
+                }
+            }
+            for link in links {
+                if link.announced.is_none() {
+                    match link.receive_header().and_then(|header| judge(link.peer, ours, header)) {
+                        Ok(header) => link.announced = header,
+                        Err(error) => failure = Some(more_telling(failure, error)),
+                    }
+                    moved |= link.announced.is_some();
+                }
+                done &= link.announced.is_some() && link.sent == whole;
+            }
+            failure.map_or_else(|| Ok(Pass::of(done, moved)), Err)
+        })
+    }
+
+    /// Makes passes until one is done; sleeps when none can move; fails on abort and at the deadline.
+    pub(super) fn drive(&mut self, mut pass: impl FnMut(&mut [Link], &mut [u8]) -> Result<Pass>) -> Result<()> {
+        let mut stuck = 0;
+        loop {
+            if self.aborter.is_aborted() {
+                return Err(Error::Aborted);
+            }
+            for link in &mut self.links {
+                link.stuck_on = 0;
+            }
+            match pass(&mut self.links, bytes_of(&mut self.pieces))? {
+                Pass::Done => return Ok(()),
+                Pass::Moved => stuck = 0,
+                Pass::Stuck => {
+                    stuck += 1;
+                    if stuck <= SPINS {
+                        std::thread::yield_now();
+                    } else {
+                        self.sleep()?;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sleeps until a link that the last pass was stuck on is ready, or a peer that is waited for no more closes.
+    fn sleep(&mut self) -> Result<()> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        self.polled.clear();
+        let mut waiting_for = None;
+        for link in &self.links {
+            if link.stuck_on != 0 {
+                waiting_for.get_or_insert(link.peer);
+            }
+            let events = if link.stuck_on == 0 && !link.left { CLOSED } else { link.stuck_on };
+            // A negative descriptor is skipped by the kernel and keeps the places in step with the links.
+            self.polled.add(if events == 0 { -1 } else { link.fd() }, events);
+        }
+        if left.is_zero() {
+            let rank = waiting_for.unwrap_or_default();
+            return Err(Error::Timeout { operation: self.operation, rank, after: self.timeout });
+        }
+        self.polled.wait(left).map_err(|source| Error::io("wait for peers", source))?;
+        for (place, link) in self.links.iter_mut().enumerate() {
+            if link.stuck_on == 0 && !link.left && self.polled.happened(place, CLOSED) {
+                link.judge_leaving()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the group: tells the peers whom to blame where that is possible, closes all connections, and returns the error
+    /// that this and all later calls report.
+    pub(super) fn fail(&mut self, error: Error) -> Error {
+        let error = if self.aborter.is_aborted() { Error::Aborted } else { error };
+        let blamed = match &error {
+            Error::PeerLost { rank } | Error::Timeout { rank, .. } | Error::Protocol { rank, .. } => *rank,
+            _ => self.group.rank,
+        };
+        let goodbye = Header::goodbye(Some(blamed)).encode();
+        for link in self.links.iter_mut().filter(|link| !link.mid_message && link.peer != blamed) {
+            // Best effort: a peer that cannot be told finds the connection closed.
+            let _ = link.send(&goodbye);
+        }
+        self.links.clear();
+        tracing::debug!(rank = self.group.rank, generation = self.group.generation, %error, "group broken");
+        self.broken.insert(error).clone()
+    }
+}
+
+impl Drop for Mesh {
+    /// Tells the peers that nothing has gone wrong.
+    fn drop(&mut self) {
+        if !self.aborter.is_aborted() {
+            for link in &mut self.links {
+                // A peer that has left already needs no farewell.
+                let _ = link.send(&Header::goodbye(None).encode());
+            }
+        }
+    }
+}
+
+/// Checks a peer's header against ours.
+fn judge(peer: u32, ours: &Header, theirs: Option<Header>) -> Result<Option<Header>> {
+    match theirs {
+        Some(theirs) if theirs.is_farewell() => Err(Error::PeerLost { rank: peer }),
+        Some(theirs) if theirs.operation == Operation::Goodbye => Err(Error::PeerLost { rank: theirs.root }),
+        Some(theirs) if !ours.agrees_with(&theirs) => {
+            Err(Error::Mismatch { rank: peer, ours: ours.to_string(), theirs: theirs.to_string() })
+        }
+        theirs => Ok(theirs),
+    }
+}
+
+/// Of several failures found at once, the one that explains the others: peers that disagree close their connections.
+fn more_telling(known: Option<Error>, new: Error) -> Error {
+    match (known, new) {
+        (None, new) | (Some(Error::PeerLost { .. }), new @ (Error::Mismatch { .. } | Error::Protocol { .. })) => new,
+        (Some(known), _) => known,
+    }
+}

@@ -1,0 +1,59 @@
+//! Waiting for sockets.
+#![expect(
+    unsafe_code,
+    reason = "`poll` over a list that is kept between calls, which the safe wrapper's lifetimes forbid"
+)]
+
+use std::io;
+use std::time::Duration;
+
+use nix::libc;
+
+/// A set of events.
+pub(super) type Events = libc::c_short;
+
+/// The peer has closed its side, though data may be left to read.
+pub(super) const CLOSED: Events = libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR;
+pub(super) const READABLE: Events = libc::POLLIN;
+pub(super) const WRITABLE: Events = libc::POLLOUT;
+
+/// Sockets and the events that they are waited for.
+#[derive(Debug, Default)]
+pub(super) struct PollSet(Vec<libc::pollfd>);
+
+impl PollSet {
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// Adds a socket and returns its place.
+    pub(super) fn add(&mut self, fd: i32, events: Events) -> usize {
+        self.0.push(libc::pollfd { fd, events, revents: 0 });
+        self.0.len() - 1
+    }
+
+    /// Whether one of the events happened to the socket at this place.
+    pub(super) fn happened(&self, place: usize, events: Events) -> bool {
+        self.0[place].revents & events != 0
+    }
+
+    /// Waits until an event happens or the time is over; also returns early when a signal arrives.
+    pub(super) fn wait(&mut self, at_most: Duration) -> io::Result<()> {
+        // Rounds up so that the last fraction of a millisecond is not spun away.
+        let millis = at_most.as_micros().div_ceil(1000).min(60_000) as libc::c_int;
+        // SAFETY: the pointer and length describe the vector's initialised elements, which the call only writes
+        // `revents` of.
+        let ready = unsafe { libc::poll(self.0.as_mut_ptr(), self.0.len() as libc::nfds_t, millis) };
+        if ready >= 0 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() == io::ErrorKind::Interrupted {
+            for entry in &mut self.0 {
+                entry.revents = 0;
+            }
+            return Ok(());
+        }
+        Err(error)
+    }
+}
