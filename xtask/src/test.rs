@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
+use crate::programs;
 use crate::talk;
 use crate::workspace::{Workspace, succeeds};
 
@@ -22,6 +23,11 @@ pub(crate) struct Options {
 /// Builds everything, runs tests and documentation tests, and fails if any failed.
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     let begun = Instant::now();
+    if options.packages.is_empty() || options.packages.iter().any(|package| package == "unimse-tests") {
+        // The end-to-end tests start the real programs.
+        talk::say("Building", "the programs and the tests");
+        programs::build(workspace)?;
+    }
     let nextest = succeeds(&mut workspace.cargo(&["nextest", "--version"]));
     let mut suites = Vec::new();
     if nextest {
