@@ -16,14 +16,10 @@ const REPEATS: usize = 9;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let number = |index: usize, default: i64| arguments.get(index).map_or(default, |text| text.parse().expect("a number"));
-    let mut config = match arguments.first().map_or("tiny", String::as_str) {
-        "tiny" => Preset::Tiny,
-        "small" => Preset::Small,
-        "base" => Preset::Base,
-        other => panic!("unknown preset `{other}`: use tiny, small or base"),
-    }
-    .config();
+    let number =
+        |index: usize, default: i64| arguments.get(index).map_or(default, |text| text.parse().expect("a number"));
+    let preset: Preset = arguments.first().map_or("tiny", String::as_str).parse().expect("a preset");
+    let mut config = preset.config();
     config.unimse.acoustic.dims = vec![74];
     config.unimse.visual.dims = vec![35];
     let (rows, length, frames) = (number(1, 16), number(2, 48), number(3, 40));

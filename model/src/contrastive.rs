@@ -26,9 +26,8 @@ impl Contrastive {
     /// a weight above 0. `None` if there is none.
     pub fn new(path: &nn::Path, config: &Config) -> Option<Self> {
         let contrastive = &config.unimse.contrastive;
-        let linear = |name: &str, inputs: i64| {
-            projection(&(path / name), inputs, contrastive.dim, (inputs as f64).powf(-0.5))
-        };
+        let linear =
+            |name: &str, inputs: i64| projection(&(path / name), inputs, contrastive.dim, (inputs as f64).powf(-0.5));
         let modality = |name: &str, weight: f64, modality: &crate::config::ModalityConfig| {
             (weight > 0.0 && modality.exists()).then(|| linear(name, modality.output_width()))
         };
@@ -55,10 +54,8 @@ impl Contrastive {
         let sum = |linear: Option<&nn::Linear>, encoded: Option<&EncodedModality>| match linear.zip(encoded) {
             Some((linear, encoded)) => {
                 let keys = unit(&linear.forward(&encoded.mean));
-                let losses: Vec<Tensor> = queries
-                    .iter()
-                    .map(|query| info_nce(query, &keys, &encoded.present, self.temperature))
-                    .collect();
+                let losses: Vec<Tensor> =
+                    queries.iter().map(|query| info_nce(query, &keys, &encoded.present, self.temperature)).collect();
                 Tensor::stack(&losses, 0).sum(Kind::Float)
             }
             None => Tensor::zeros([], (Kind::Float, mask.device())),

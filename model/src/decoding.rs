@@ -7,10 +7,10 @@ mod expectation;
 
 use tch::{Device, Kind, Tensor};
 
+use crate::Error;
 use crate::grammar::{Grammar, START};
 use crate::labels::{Labels, Task};
 use crate::unimse::{Encoded, Inputs, UniMse};
-use crate::Error;
 
 use expectation::ScoreTree;
 

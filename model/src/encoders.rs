@@ -124,7 +124,7 @@ impl ModalityEncoder {
         let features = part.features.to_kind(self.proj.ws.kind());
         let (frames, dim) = (features.size()[1], features.size()[2]);
         let (_, input) = self.inputs.iter().find(|(known, _)| *known == dim).ok_or_else(|| self.unknown(dim))?;
-        let features = input.as_ref().map_or(features.shallow_clone(), |linear| linear.forward(&features));
+        let features = input.as_ref().map_or_else(|| features.shallow_clone(), |linear| linear.forward(&features));
 
         let lengths = part.lengths.unsqueeze(1);
         let frame = Tensor::arange(frames, (Kind::Int64, features.device())).unsqueeze(0);

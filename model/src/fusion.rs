@@ -65,3 +65,6 @@ impl Fusion {
         self.out.forward(&(joined + mixed))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -78,10 +78,8 @@ impl Grammar {
         alphabet.sort_unstable();
         alphabet.dedup();
         let place = |token: &i64| alphabet.binary_search(token).expect("the alphabet holds every segment's tokens");
-        let segments: Vec<Vec<Vec<usize>>> = tokens
-            .iter()
-            .map(|words| words.iter().map(|word| word.iter().map(place).collect()).collect())
-            .collect();
+        let segments: Vec<Vec<Vec<usize>>> =
+            tokens.iter().map(|words| words.iter().map(|word| word.iter().map(place).collect()).collect()).collect();
 
         let mut grammar = Self {
             schema: schema.clone(),
@@ -168,7 +166,7 @@ impl Grammar {
     /// Returns all edges that lead to a permitted word, as (state, place of the token, next state); every word is
     /// permitted but `none` in the fields that `task` asks for.
     pub(crate) fn permitted(&self, task: Option<Task>) -> Vec<(usize, usize, usize)> {
-        let required = task.map_or_else(Vec::new, |task| self.schema.required(task));
+        let required = task.map_or_else(Vec::new, Task::fields);
         let mut edges = Vec::new();
         for (field, words) in self.segments.iter().enumerate() {
             let allowed = if required.contains(&field) { words.len() - 1 } else { words.len() };
@@ -218,7 +216,9 @@ impl Grammar {
 fn continuation(anchors: &[(String, Vec<i64>)], text: &str, encode: &impl Fn(&str) -> Vec<i64>) -> Vec<i64> {
     anchors
         .iter()
-        .find_map(|(anchor, start)| encode(&format!("{anchor}{text}")).strip_prefix(start.as_slice()).map(<[i64]>::to_vec))
+        .find_map(|(anchor, start)| {
+            encode(&format!("{anchor}{text}")).strip_prefix(start.as_slice()).map(<[i64]>::to_vec)
+        })
         .unwrap_or_else(|| encode(text))
 }
 

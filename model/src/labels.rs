@@ -49,6 +49,11 @@ impl Polarity {
         }
     }
 
+    /// Reads the word in the label string.
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|polarity| polarity.word() == word)
+    }
+
     /// Returns the side of a score as it is written, so that the two fields never contradict each other: 0.04 is
     /// written 0.0 and is neutral.
     pub fn of_score(score: f64) -> Self {
@@ -96,6 +101,16 @@ pub enum Task {
     Sentiment,
     /// The class in the schema's vocabulary of this number.
     Emotion(usize),
+}
+
+impl Task {
+    /// Returns the fields that the task asks for, which may not be `none`.
+    pub(crate) fn fields(self) -> Vec<usize> {
+        match self {
+            Self::Sentiment => vec![0, 1],
+            Self::Emotion(vocabulary) => vec![2 + vocabulary],
+        }
+    }
 }
 
 /// Clamps a score and rounds it to what can be written.

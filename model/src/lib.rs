@@ -21,6 +21,8 @@
 //! weights, dropout) comes from libtorch's generator of the device, which the caller seeds with `tch::manual_seed`.
 
 #![warn(missing_docs)]
+#![allow(clippy::doc_markdown, reason = "UniMSE, PyTorch, ReLU and the like are names, not code")]
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
 
 pub mod config;
 pub mod contrastive;

@@ -153,8 +153,8 @@ impl UniMse {
     /// `tokens` and `samples` count the global batch, so the shares of all micro-shards of a step add up to its loss.
     pub fn loss(&self, output: &Output, tokens: f64, samples: f64) -> Tensor {
         let weights = &self.config.unimse.contrastive;
-        let contrastive = &output.contrastive_acoustic_sum * weights.acoustic
-            + &output.contrastive_visual_sum * weights.visual;
+        let contrastive =
+            &output.contrastive_acoustic_sum * weights.acoustic + &output.contrastive_visual_sum * weights.visual;
         &output.ce_sum / tokens + contrastive / samples
     }
 

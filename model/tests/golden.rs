@@ -1,6 +1,8 @@
 //! The T5 part against transformers: states, logits, loss, gradients, generation and position buckets of tiny models.
 //!
-//! The fixtures are made by golden/make_t5.py.
+//! The fixtures are made by `golden/make_t5.py`.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -25,7 +27,10 @@ impl Golden {
         // A plain T5 has no fusion, and the fixtures have fewer blocks than the default fuses.
         let ours = r#"{"unimse": {"fusion": {"layers": 0}, "contrastive": {"layers": 1}},"#;
         let json = metadata.metadata().as_ref().unwrap()["config"].replacen('{', ours, 1);
-        Self { tensors: weights::read_safetensors(&bytes).unwrap().into_iter().collect(), config: Config::from_json(&json).unwrap() }
+        Self {
+            tensors: weights::read_safetensors(&bytes).unwrap().into_iter().collect(),
+            config: Config::from_json(&json).unwrap(),
+        }
     }
 
     fn get(&self, name: &str) -> &Tensor {

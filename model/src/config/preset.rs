@@ -1,8 +1,11 @@
 //! Sizes by name.
 
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Config, FeedForwardProjection, FusionConfig, ModalityConfig, T5Config, UniMseConfig};
+use crate::Error;
 
 /// Names a size; small, base and large are T5 v1.0's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +19,24 @@ pub enum Preset {
     Base,
     /// 738 M parameters of T5.
     Large,
+}
+
+impl FromStr for Preset {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self, Error> {
+        match name {
+            "tiny" => Ok(Self::Tiny),
+            "small" => Ok(Self::Small),
+            "base" => Ok(Self::Base),
+            "large" => Ok(Self::Large),
+            _ => Err(Error::Config {
+                field: "preset",
+                problem: format!("is `{name}`"),
+                hint: "use tiny, small, base or large".to_owned(),
+            }),
+        }
+    }
 }
 
 impl Preset {

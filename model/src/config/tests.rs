@@ -59,9 +59,11 @@ fn values_that_no_model_can_have_are_refused_by_name() {
 
 #[test]
 fn every_preset_is_valid() {
-    for preset in [Preset::Tiny, Preset::Small, Preset::Base, Preset::Large] {
-        preset.config().validate().unwrap();
+    for name in ["tiny", "small", "base", "large"] {
+        name.parse::<Preset>().unwrap().config().validate().unwrap();
     }
+    let error = "huge".parse::<Preset>().unwrap_err().to_string();
+    assert!(error.contains("`huge`") && error.contains("hint: use tiny"), "{error}");
 }
 
 impl T5Config {

@@ -1,8 +1,8 @@
 use tch::{Device, nn};
 
 use super::*;
-use crate::unimse::fixtures::generator;
 use crate::config::Preset;
+use crate::unimse::fixtures::generator;
 
 fn random(size: &[i64]) -> Tensor {
     Tensor::randn(size, (Kind::Float, Device::Cpu))
@@ -17,7 +17,8 @@ fn naive(queries: &Tensor, keys: &Tensor, present: &[f32], temperature: f64) -> 
             let (query, key) = (queries.get(anchor as i64), keys.get(row as i64));
             (&query * &key).sum(Kind::Double) / (query.norm() * key.norm()) / temperature
         };
-        let all: Vec<Tensor> = (0..present.len()).filter(|&row| present[row] == 1.0).map(|row| score(row).exp()).collect();
+        let all: Vec<Tensor> =
+            (0..present.len()).filter(|&row| present[row] == 1.0).map(|row| score(row).exp()).collect();
         total = total + Tensor::stack(&all, 0).sum(Kind::Double).log() - score(anchor);
     }
     total

@@ -52,7 +52,8 @@ impl ScoreTree {
         let places = grammar.alphabet().len();
         let permitted = grammar.permitted(Some(Task::Sentiment));
         let after_score = grammar.root(SCORE + 1);
-        let mut nodes = vec![Node { parent: 0, depth: 0, state: grammar.root(0), token: start_token, path: Vec::new() }];
+        let mut nodes =
+            vec![Node { parent: 0, depth: 0, state: grammar.root(0), token: start_token, path: Vec::new() }];
         let mut edges: Vec<i64> = Vec::new();
         let mut beginnings: Vec<(Vec<usize>, f64)> = Vec::new();
         let mut open = 0;
@@ -157,8 +158,7 @@ impl ScoreTree {
 
     #[cfg(test)]
     pub(super) fn distribution(&self, model: &UniMse, encoded: &Encoded) -> (Vec<f64>, Vec<Vec<f32>>) {
-        let self_bias =
-            model.decoder().relative().at(&self.relative).masked_fill(&self.unseen, lowest(Kind::Float));
+        let self_bias = model.decoder().relative().at(&self.relative).masked_fill(&self.unseen, lowest(Kind::Float));
         let probabilities = self.probabilities(model, encoded, &self_bias);
         let rows = (0..probabilities.size()[0]).map(|row| Vec::try_from(probabilities.get(row)).unwrap()).collect();
         let scores: Vec<f32> = Vec::try_from(&self.scores).unwrap();

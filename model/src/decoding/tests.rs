@@ -1,4 +1,4 @@
-use tch::nn::VarStore;
+use tch::nn::{OptimizerConfig, VarStore};
 
 use super::*;
 use crate::grammar::tests::{END, grammar, pieces};
@@ -101,7 +101,6 @@ fn greedy_decoding_takes_the_best_permitted_token_of_the_plain_model() {
 #[test]
 fn a_model_trained_on_targets_of_the_grammar_decodes_them() {
     let _generator = generator(104);
-    use tch::nn::OptimizerConfig;
     let grammar = grammar();
     let schema = grammar.schema();
     let truths = [
@@ -157,8 +156,12 @@ fn the_expected_score_is_the_mean_over_all_label_beginnings() {
                 let one = encoded.narrow(row as i64, 1);
                 for step in (-30..=30).step_by(7) {
                     let score = f64::from(step) / 10.0;
-                    let tree: f32 =
-                        probabilities.iter().zip(&scores).filter(|(_, s)| (**s - score).abs() < 1e-3).map(|(p, _)| p).sum();
+                    let tree: f32 = probabilities
+                        .iter()
+                        .zip(&scores)
+                        .filter(|(_, s)| (**s - score).abs() < 1e-3)
+                        .map(|(p, _)| p)
+                        .sum();
                     let plain: f64 = Polarity::ALL
                         .iter()
                         .map(|&polarity| probability_of_beginning(&model, grammar, &one, polarity, score))

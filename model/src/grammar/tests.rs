@@ -37,8 +37,11 @@ fn arbitrary_labels() -> impl Strategy<Value = Labels> {
     let polarity = prop::option::of(prop::sample::select(Polarity::ALL.to_vec()));
     let score = prop::option::of((-30_i64..=30).prop_map(|step| step as f64 / 10.0));
     let emotions = (prop::option::of(0_usize..7), prop::option::of(0_usize..6));
-    (polarity, score, emotions)
-        .prop_map(|(polarity, score, (meld, iemocap))| Labels { polarity, score, emotions: vec![meld, iemocap] })
+    (polarity, score, emotions).prop_map(|(polarity, score, (meld, iemocap))| Labels {
+        polarity,
+        score,
+        emotions: vec![meld, iemocap],
+    })
 }
 
 proptest! {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Labels, MAX_STEP, NONE, Polarity, Task, score_step, score_word};
+use super::{Labels, MAX_STEP, NONE, Polarity, score_step, score_word};
 use crate::Error;
 
 /// Lists the emotion vocabularies; the fields polarity and score are in every schema.
@@ -93,6 +93,29 @@ impl LabelSchema {
         2 + self.emotions.len()
     }
 
+    /// Makes labels of what a dataset store says about a sample; `word_of` gives the class word of the vocabulary of a
+    /// name. A known score decides the polarity, so that the two agree as they are written.
+    ///
+    /// Fails if a word is not in its vocabulary.
+    pub fn labels_of<'w>(
+        &self,
+        polarity: Option<Polarity>,
+        score: Option<f64>,
+        word_of: impl Fn(&str) -> Option<&'w str>,
+    ) -> Result<Labels, Error> {
+        let class = |vocabulary: &EmotionVocabulary| match word_of(&vocabulary.name) {
+            Some(word) => vocabulary.class(word).map(Some).ok_or_else(|| {
+                Error::Schema(format!(
+                    "`{word}` is not a class of vocabulary `{}`, which has {:?}",
+                    vocabulary.name, vocabulary.classes
+                ))
+            }),
+            None => Ok(None),
+        };
+        let emotions = self.emotions.iter().map(class).collect::<Result<_, _>>()?;
+        Ok(Labels { polarity: score.map(Polarity::of_score).or(polarity), score, emotions })
+    }
+
     /// Writes labels as the target string, with `none` for what is not known.
     pub fn render(&self, labels: &Labels) -> String {
         let word = |field| self.words(field).swap_remove(self.value(labels, field));
@@ -151,21 +174,12 @@ impl LabelSchema {
 
     /// Makes labels of one place among [`LabelSchema::words`] per field.
     pub(crate) fn labels(&self, values: &[usize]) -> Labels {
-        let emotion = |(vocabulary, &value): (&EmotionVocabulary, &usize)| {
-            (value < vocabulary.classes.len()).then_some(value)
-        };
+        let emotion =
+            |(vocabulary, &value): (&EmotionVocabulary, &usize)| (value < vocabulary.classes.len()).then_some(value);
         Labels {
             polarity: Polarity::ALL.get(values[0]).copied(),
             score: (values[1] <= 2 * MAX_STEP as usize).then(|| (values[1] as i64 - MAX_STEP) as f64 / 10.0),
             emotions: self.emotions.iter().zip(&values[2..]).map(emotion).collect(),
-        }
-    }
-
-    /// Returns the fields that a task asks for, which may not be `none`.
-    pub(crate) fn required(&self, task: Task) -> Vec<usize> {
-        match task {
-            Task::Sentiment => vec![0, 1],
-            Task::Emotion(vocabulary) => vec![2 + vocabulary],
         }
     }
 }

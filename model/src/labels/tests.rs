@@ -94,3 +94,20 @@ fn a_schema_survives_json_and_a_bad_one_does_not_load() {
     assert_eq!(serde_json::from_str::<LabelSchema>(&json).unwrap(), schema);
     assert!(serde_json::from_str::<LabelSchema>(r#"{"emotions": [{"name": "e", "classes": []}]}"#).is_err());
 }
+
+#[test]
+fn labels_are_made_of_a_stores_words_and_a_known_score_decides_the_polarity() {
+    let schema = schema();
+    let words = |name: &str| (name == "iemocap").then_some("excited");
+    let labels = schema.labels_of(Some(Polarity::Positive), None, words).unwrap();
+    assert_eq!(labels, Labels::of_emotion(&schema, 1, 4, Some(Polarity::Positive)));
+    // A store may call 0.04 positive; it is written 0.0.
+    let labels = schema.labels_of(Some(Polarity::Positive), Some(0.04), |_| None).unwrap();
+    assert_eq!(labels, Labels::of_score(&schema, 0.04));
+    let error = schema.labels_of(None, None, |_| Some("joyous")).unwrap_err().to_string();
+    assert!(error.contains("`joyous`") && error.contains("`meld`"), "{error}");
+    for polarity in Polarity::ALL {
+        assert_eq!(Polarity::from_word(polarity.word()), Some(polarity));
+    }
+    assert_eq!(Polarity::from_word("Neutral"), None);
+}

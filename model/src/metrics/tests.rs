@@ -64,7 +64,8 @@ fn emotion_metrics_are_sklearns_with_words_outside_the_vocabulary_counted_as_wro
     let cases = golden().emotion;
     assert!(cases.iter().any(|case| case.predictions.contains(&-1)));
     for case in cases {
-        let predictions: Vec<Option<usize>> = case.predictions.iter().map(|&class| usize::try_from(class).ok()).collect();
+        let predictions: Vec<Option<usize>> =
+            case.predictions.iter().map(|&class| usize::try_from(class).ok()).collect();
         let truths: Vec<Option<usize>> = case.truths.iter().map(|&class| Some(class)).collect();
         same(&task_metrics(Task::Emotion(1), &classified(&truths), &classified(&predictions)), &case.metrics);
 

@@ -98,13 +98,7 @@ impl Decoder {
     }
 
     /// Prepares the generation of up to `capacity` tokens.
-    pub fn start(
-        &self,
-        states: &Tensor,
-        cross_bias: &Tensor,
-        modalities: Option<&Tensor>,
-        capacity: i64,
-    ) -> Cache {
+    pub fn start(&self, states: &Tensor, cross_bias: &Tensor, modalities: Option<&Tensor>, capacity: i64) -> Cache {
         Cache {
             blocks: self
                 .blocks
@@ -190,8 +184,7 @@ impl Slot<'_> {
             size[2] = self.capacity;
             like.new_empty(size, (like.kind(), like.device()))
         };
-        let stored =
-            self.stored.get_or_insert_with(|| KeyValue { key: room(&fresh.key), value: room(&fresh.value) });
+        let stored = self.stored.get_or_insert_with(|| KeyValue { key: room(&fresh.key), value: room(&fresh.value) });
         let put = |store: &Tensor, new: &Tensor| {
             store.narrow(2, self.position, 1).copy_(new);
             store.narrow(2, 0, self.position + 1)

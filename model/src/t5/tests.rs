@@ -1,8 +1,8 @@
 use tch::{Device, Kind, Tensor, nn};
 
 use super::*;
-use crate::unimse::fixtures::generator;
 use crate::config::{Config, Preset};
+use crate::unimse::fixtures::generator;
 use crate::weights::read_safetensors;
 
 /// Made by tests/golden/make_t5.py with transformers.

@@ -15,10 +15,11 @@ fn close(found: &Tensor, expected: &Tensor, tolerance: f64) {
 }
 
 fn padded(tensor: &Tensor, columns: i64, value: i64) -> Tensor {
-    tensor.constant_pad_nd([0, columns]) + Tensor::cat(
-        &[tensor.zeros_like(), Tensor::full([tensor.size()[0], columns], value, (Kind::Int64, Device::Cpu))],
-        1,
-    )
+    tensor.constant_pad_nd([0, columns])
+        + Tensor::cat(
+            &[tensor.zeros_like(), Tensor::full([tensor.size()[0], columns], value, (Kind::Int64, Device::Cpu))],
+            1,
+        )
 }
 
 #[test]
