@@ -5,9 +5,9 @@
 //! grammar and the metrics are the same for all datasets; decoding for a task forbids `none` in the fields it asks for.
 //!
 //! Scores are clamped to [-3, 3] and written with one decimal, a half going to the even digit. This shortens targets
-//! and makes scores a closed set of 61 words. It moves a score by at most 0.05, so it changes the MAE of a model that
-//! reproduces its targets by at most that; MOSI's scores, means of five ratings, are multiples of 0.2 and do not move,
-//! MOSEI's are multiples of 1/6 and move by at most 1/30. Metrics compare with the unrounded truth.
+//! and makes scores a closed set of 61 words. It moves a score by at most 0.05, and so the MAE of a model that
+//! reproduces its targets by at most that. Of MOSI's 1284 training scores 3.3 % move, by 0.0015 on average over all.
+//! Metrics compare with the unrounded truth.
 
 mod schema;
 
