@@ -119,7 +119,7 @@ fn with_sources(error: &unimse_checkpoint::Error) -> String {
         }
         cause = error.source();
     }
-    hint.map_or(message.clone(), |hint| format!("{message}\nhint: {hint}"))
+    hint.map_or_else(|| message.clone(), |hint| format!("{message}\nhint: {hint}"))
 }
 
 fn io_hint(source: &io::Error) -> &'static str {

@@ -215,7 +215,7 @@ mod tests {
     fn the_worst_job_decides_the_exit_code() {
         let completed = JobView { state: "completed".into(), ..running() };
         let cancelled = JobView { state: "cancelled".into(), ..running() };
-        assert_eq!(outcome(&[completed.clone()]), Exit::Done);
+        assert_eq!(outcome(std::slice::from_ref(&completed)), Exit::Done);
         assert_eq!(outcome(&[completed.clone(), cancelled.clone()]), Exit::JobCancelled);
         assert_eq!(outcome(&[completed, cancelled, failed()]), Exit::JobFailed);
     }

@@ -170,7 +170,7 @@ pub(crate) struct MetricsArgs {
     /// An id such as j-7k2m, a unique prefix of one, a name, or @last
     #[arg(value_name = "JOB")]
     pub(crate) job: String,
-    /// Names, or the beginnings of names, such as valid/ or train/loss
+    /// Names such as train/loss, or groups of them such as valid/
     pub(crate) names: Vec<String>,
     /// Only the last values of each metric
     #[arg(long, value_name = "N")]

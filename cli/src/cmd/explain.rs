@@ -14,7 +14,7 @@ pub(crate) async fn run(context: &Context, args: ExplainArgs) -> Result<Exit> {
         match args.output.format {
             Format::Table => output::print(&format!("{code}: {}", code.explain()))?,
             Format::Json => {
-                output::print(&output::document(&[("code", json!(code)), ("text", json!(code.explain()))]))?
+                output::print(&output::document(&[("code", json!(code)), ("text", json!(code.explain()))]))?;
             }
         }
         return Ok(Exit::Done);

@@ -19,7 +19,7 @@ pub(crate) async fn run(context: &Context, args: MetricsArgs) -> Result<Exit> {
         return none(context, &client.metrics(&args.job, &[], Step(0)).await?, &args);
     }
     if let Some(count) = args.last {
-        points = last(points, count);
+        points = last(&points, count);
     }
     output::print(&match args.output {
         MetricsFormat::Table if args.names.is_empty() && args.last.is_none() => {

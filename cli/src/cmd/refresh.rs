@@ -17,31 +17,25 @@ pub(crate) async fn run(context: &Context, make: impl AsyncFn() -> Result<Table>
     let mut before = String::new();
     let mut height = 0;
     loop {
-        let round = async {
-            let table = make().await;
-            (table, tokio::time::sleep(EVERY).await).0
-        };
-        let mut lost = None;
         let first = before.is_empty();
-        let table = tokio::select! {
+        let round = async {
             // The first table comes at once, the others after their second.
-            table = async { if first { make().await } else { round.await } } => table,
+            if !first {
+                tokio::time::sleep(EVERY).await;
+            }
+            make().await
+        };
+        let table = tokio::select! {
+            table = round => table,
             _ = tokio::signal::ctrl_c() => return Err(Error::Told(Exit::Interrupted)),
         };
         let text = match table {
             Ok(table) => table.render(context.terminal.width),
-            Err(Error::Remote(error @ (RemoteError::Unreachable { .. } | RemoteError::Unavailable { .. })))
-                if !first =>
-            {
-                lost = Some(error);
-                before.clone()
+            // Whoever watches wants to see it come back, not to start again.
+            Err(Error::Remote(RemoteError::Unreachable { .. } | RemoteError::Unavailable { .. })) if !first => {
+                format!("{}{LOST}", before.trim_end_matches(LOST))
             }
             Err(error) => return Err(error),
-        };
-        let text = match lost {
-            Some(_) if !text.ends_with(LOST) => format!("{text}{LOST}"),
-            Some(_) => text,
-            None => text,
         };
         if text == before {
             continue;

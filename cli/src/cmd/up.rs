@@ -20,8 +20,10 @@ use crate::output;
 use child::{Child, Ended};
 use start::Cluster;
 
-/// How long a worker may take to save and stop.
-const WORKER_STOP: Duration = Duration::from_secs(60);
+/// How long a worker may take to save and stop: a little more than it gives its trainers.
+const WORKER_STOP: Duration = Duration::from_secs(310);
+/// When somebody who waits for that is told what it waits for.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// How long the coordinator may take to close its journal.
 const COORDINATOR_STOP: Duration = Duration::from_secs(10);
 
@@ -64,10 +66,17 @@ async fn stop(
         for child in cluster.children.iter().filter(|child| child.is_worker == workers) {
             child.terminate();
         }
-        let deadline = tokio::time::Instant::now() + patience;
+        let begun = tokio::time::Instant::now();
+        let deadline = begun + patience;
+        let mut told = false;
         while cluster.children.iter().any(|child| child.is_worker == workers) {
             tokio::select! {
                 Some(one) = ended.recv() => cluster.children.retain(|child| child.name != one.name),
+                () = tokio::time::sleep_until(begun + PATIENCE), if !told => {
+                    told = true;
+                    let names = cluster.children.iter().filter(|child| child.is_worker == workers).map(|child| child.name.as_str());
+                    context.say(&format!("waiting for {}, which may be writing a checkpoint", names.collect::<Vec<_>>().join(", ")));
+                }
                 () = tokio::time::sleep_until(deadline) => {
                     for child in cluster.children.iter().filter(|child| child.is_worker == workers) {
                         context.say(&format!("{} did not stop in {} s, killing it", child.name, patience.as_secs()));

@@ -1,5 +1,7 @@
 //! What happened to a job since somebody began to look, in lines for people. Pure: views in, lines out.
 
+use std::fmt::Write;
+
 use jiff::tz::TimeZone;
 use unimse_core::id::{Generation, JobId, Step};
 use unimse_core::job::HistoryEntry;
@@ -125,13 +127,13 @@ fn newer(generation: Generation, before: Generation) -> Option<Generation> {
 fn opening(view: &JobView) -> String {
     let mut line = format!("{} {}: {}", view.id, view.name, view.state);
     if view.step > Step(0) {
-        line.push_str(&format!(", step {}", steps(view)));
+        let _ = write!(line, ", step {}", steps(view));
     }
     if view.generation > Generation(1) {
-        line.push_str(&format!(", generation {}", view.generation));
+        let _ = write!(line, ", generation {}", view.generation);
     }
     if !view.reason.is_empty() {
-        line.push_str(&format!(" ({})", clean(&view.reason)));
+        let _ = write!(line, " ({})", clean(&view.reason));
     }
     line
 }

@@ -1,6 +1,7 @@
 //! Metrics as tables, CSV and JSON.
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
 
 use unimse_core::id::Step;
 use unimse_proto::client::MetricPoint;
@@ -22,8 +23,8 @@ pub(crate) fn series(points: &[MetricPoint]) -> BTreeMap<&str, Vec<&MetricPoint>
 }
 
 /// Keeps the last values of each metric.
-pub(crate) fn last(points: Vec<MetricPoint>, count: usize) -> Vec<MetricPoint> {
-    let kept: Vec<MetricPoint> = series(&points)
+pub(crate) fn last(points: &[MetricPoint], count: usize) -> Vec<MetricPoint> {
+    let kept: Vec<MetricPoint> = series(points)
         .into_values()
         .flat_map(|points| points[points.len().saturating_sub(count)..].to_vec())
         .cloned()
@@ -84,7 +85,7 @@ pub(crate) fn csv(points: &[MetricPoint]) -> String {
         let name =
             if name.contains([',', '"', '\n']) { format!("\"{}\"", name.replace('"', "\"\"")) } else { name.clone() };
         let at = rfc3339(point.at).unwrap_or_default();
-        text.push_str(&format!("{name},{},{},{},{at}\n", point.step, point.value, point.generation));
+        let _ = writeln!(text, "{name},{},{},{},{at}", point.step, point.value, point.generation);
     }
     text
 }
@@ -145,7 +146,7 @@ STEP  TRAIN/LOSS  VALID/MAE
 
     #[test]
     fn the_last_values_are_those_of_the_last_steps() {
-        let kept = last(points(), 1);
+        let kept = last(&points(), 1);
         assert_eq!(kept.iter().map(|point| point.step.0).collect::<Vec<_>>(), [3, 2]);
     }
 }

@@ -14,7 +14,7 @@ use crate::render::amount::bytes;
 
 /// Sockets to all peers, shards and data files at once.
 const OPEN_FILES: u64 = 1024;
-/// NCCL's and PyTorch's shared buffers.
+/// NCCL's and `PyTorch`'s shared buffers.
 const SHARED_MEMORY: u64 = 1 << 30;
 /// A few checkpoints of a small model.
 const DISK: u64 = 5 << 30;

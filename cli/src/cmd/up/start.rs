@@ -1,5 +1,6 @@
 //! Starting a local cluster and waiting until it can be used.
 
+use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -18,9 +19,9 @@ use crate::render::amount::count;
 /// In the state folder: the address at which the coordinator listens.
 const ADDRESS: &str = "coordinator.addr";
 /// How long the coordinator may take to read its journal.
-const COORDINATOR_START: Duration = Duration::from_secs(60);
+const COORDINATOR_START: Duration = Duration::from_mins(1);
 /// How long workers may take to register before `up` says that it goes on without them.
-const WORKERS_START: Duration = Duration::from_secs(60);
+const WORKERS_START: Duration = Duration::from_mins(1);
 const POLL: Duration = Duration::from_millis(50);
 
 /// A cluster on this machine.
@@ -71,6 +72,9 @@ pub(super) async fn start(context: &Context, args: &UpArgs, ended: mpsc::Sender<
             let name = format!("worker-{number}");
             let mut command = worker.command();
             command.args(["agent", "--coordinator", &url, "--name", &name, "--exit-on-stdin-eof"]);
+            if args.fake_trainers {
+                command.arg("--fake-trainers");
+            }
             if let Some(slots) = args.slots {
                 command.args(["--slots", &slots.to_string()]);
             }
@@ -175,9 +179,9 @@ impl Cluster {
     pub(super) fn obituary(&self, ended: &Ended) -> String {
         let mut text = format!("{} {}", ended.name, ended.how);
         for line in &ended.last_words {
-            text.push_str(&format!("\n  | {line}"));
+            let _ = write!(text, "\n  | {line}");
         }
-        text.push_str(&format!("\n  its log: {}", ended.log.display()));
+        let _ = write!(text, "\n  its log: {}", ended.log.display());
         let again = if ended.name == "coordinator" {
             format!(
                 "training goes on without it for a while; start it again: unimse coordinator --state {} --listen {} --checkpoints {}",
