@@ -7,7 +7,9 @@ fn main() {
     println!("cargo:rerun-if-changed=cpp/shim.cpp");
     let libtorch = std::env::var_os("LIBTORCH").map(PathBuf::from);
     let Some(libtorch) = libtorch.filter(|path| path.join("include/ATen/ATen.h").is_file()) else {
-        panic!("LIBTORCH names no libtorch 2.11 with headers; run `cargo xtask setup`, which installs it and links it as .libtorch");
+        panic!(
+            "LIBTORCH names no libtorch 2.11 with headers; run `cargo xtask setup`, which installs it and links it as .libtorch"
+        );
     };
     cc::Build::new()
         .cpp(true)

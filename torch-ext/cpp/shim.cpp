@@ -9,6 +9,7 @@
 #include <ATen/Tensor.h>
 #include <ATen/autocast_mode.h>
 #include <ATen/ops/_fused_adamw.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 #include <torch/csrc/autograd/function_hook.h>
 #include <torch/csrc/autograd/variable.h>
 
@@ -81,27 +82,42 @@ char* ute_set_hook(at::Tensor* leaf, Callback callback, void* context, size_t in
   });
 }
 
-char* ute_clear_hook(at::Tensor* leaf) {
-  return guarded([&] { torch::autograd::impl::set_post_acc_grad_hooks(*leaf, nullptr); });
+char* ute_clear_hook(at::Tensor* leaf, const void* context) {
+  return guarded([&] {
+    auto* hook = dynamic_cast<Hook*>(torch::autograd::impl::post_acc_grad_hooks(*leaf).get());
+    if (hook != nullptr && hook->context == context) torch::autograd::impl::set_post_acc_grad_hooks(*leaf, nullptr);
+  });
 }
 
 int ute_autocast_enabled(int cuda) { return at::autocast::is_autocast_enabled(cuda ? at::kCUDA : at::kCPU) ? 1 : 0; }
 
-char* ute_autocast_enter(int cuda) {
+char* ute_autocast_enter(int cuda, int* dtype_before) {
   return guarded([&] {
     auto device = cuda ? at::kCUDA : at::kCPU;
+    *dtype_before = static_cast<int>(at::autocast::get_autocast_dtype(device));
     at::autocast::set_autocast_dtype(device, at::kBFloat16);
     at::autocast::set_autocast_enabled(device, true);
     at::autocast::increment_nesting();
   });
 }
 
-char* ute_autocast_leave(int cuda, int before) {
+char* ute_autocast_leave(int cuda, int before, int dtype_before) {
   return guarded([&] {
     auto device = cuda ? at::kCUDA : at::kCPU;
     // The copies of weights in bf16 live until the outermost scope ends; the optimiser changes the weights after it.
     if (at::autocast::decrement_nesting() == 0) at::autocast::clear_cache();
     at::autocast::set_autocast_enabled(device, before != 0);
+    at::autocast::set_autocast_dtype(device, static_cast<at::ScalarType>(dtype_before));
+  });
+}
+
+// Through the interface that libtorch_cuda registers when it is loaded, so that this file needs no CUDA headers.
+char* ute_current_stream(uint32_t device, uint64_t* handle) {
+  return guarded([&] {
+    c10::impl::VirtualGuardImpl cuda(c10::DeviceType::CUDA);
+    TORCH_CHECK(device < static_cast<uint32_t>(cuda.deviceCount()), "there is no CUDA device ", device);
+    c10::Stream stream = cuda.getStream(c10::Device(c10::DeviceType::CUDA, static_cast<c10::DeviceIndex>(device)));
+    *handle = reinterpret_cast<uint64_t>(stream.native_handle());
   });
 }
 }

@@ -2,9 +2,9 @@
 
 use tch::Tensor;
 
+use crate::Error;
 use crate::error::check;
 use crate::ffi::{self, RawTensor, raw};
-use crate::Error;
 
 /// The settings of one step.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -16,9 +16,10 @@ pub fn bf16<T>(cuda: bool, action: impl FnOnce() -> T) -> Result<T, Error> {
     let cuda = c_int::from(cuda);
     // SAFETY: reads a thread-local flag.
     let before = unsafe { ffi::ute_autocast_enabled(cuda) };
-    // SAFETY: sets thread-local state that the guard below restores.
-    check(unsafe { ffi::ute_autocast_enter(cuda) })?;
-    let _guard = Guard { cuda, before };
+    let mut dtype_before = 0;
+    // SAFETY: sets thread-local state that the guard below restores; the pointer is to a number.
+    check(unsafe { ffi::ute_autocast_enter(cuda, &raw mut dtype_before) })?;
+    let _guard = Guard { cuda, before, dtype_before };
     Ok(action())
 }
 
@@ -31,11 +32,12 @@ pub fn enabled(cuda: bool) -> bool {
 struct Guard {
     cuda: c_int,
     before: c_int,
+    dtype_before: c_int,
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
         // SAFETY: the counterpart of the call in `bf16` on the same thread: the guard does not leave that function.
-        let _ = check(unsafe { ffi::ute_autocast_leave(self.cuda, self.before) });
+        let _ = check(unsafe { ffi::ute_autocast_leave(self.cuda, self.before, self.dtype_before) });
     }
 }

@@ -3,9 +3,13 @@
 //! The program links only libtorch's CPU half. Linking `libtorch_cuda` would break machines without the CUDA libraries, and not
 //! loading it would silently lose the GPU. So: when a driver is there, it is opened before the first question about CUDA.
 
+use std::error::Error as _;
 use std::sync::OnceLock;
 
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
+
+use crate::error::check;
+use crate::{Error, ffi};
 
 /// Why there is no CUDA.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -38,16 +42,49 @@ pub fn load() -> Result<Cuda, Unavailable> {
 }
 
 fn try_load() -> Result<Cuda, Unavailable> {
-    // SAFETY: opening NVIDIA's driver runs its initialisers, which are made for that; it is kept open.
-    let driver = unsafe { Library::open(Some("libcuda.so.1"), RTLD_NOW | RTLD_GLOBAL) }.map_err(|_| Unavailable::NoDriver)?;
-    std::mem::forget(driver);
-    // SAFETY: the library belongs to the libtorch that is linked; its initialisers register CUDA with it. It is kept open.
-    let library = unsafe { Library::open(Some("libtorch_cuda.so"), RTLD_NOW | RTLD_GLOBAL) };
-    let library = library.map_err(|error| Unavailable::NotLoaded { reason: error.to_string() })?;
-    std::mem::forget(library);
+    open("libcuda.so.1").map_err(|_| Unavailable::NoDriver)?;
+    open("libtorch_cuda.so").map_err(|reason| Unavailable::NotLoaded { reason })?;
     let devices = u32::try_from(tch::Cuda::device_count()).unwrap_or(0);
     if devices == 0 || !tch::Cuda::is_available() {
         return Err(Unavailable::NoDevice);
     }
     Ok(Cuda { devices })
+}
+
+/// Opens a library for good, or gives the loader's reason, which hides behind "dlopen failed".
+fn open(name: &str) -> Result<(), String> {
+    // SAFETY: the driver and libtorch's CUDA half are made for being loaded; their initialisers have no preconditions.
+    let library = unsafe { Library::open(Some(name), RTLD_NOW | RTLD_GLOBAL) };
+    let reason = |error: libloading::Error| error.source().map_or_else(|| error.to_string(), ToString::to_string);
+    library.map(std::mem::forget).map_err(reason)
+}
+
+/// The `CUstream` handle in whose order this thread's libtorch works on a device; 0 is the legacy default stream.
+///
+/// # Errors
+/// When CUDA is not loaded or there is no such device.
+pub fn current_stream(device: u32) -> Result<u64, Error> {
+    let mut handle = 0;
+    // SAFETY: the pointer is to a number, which is written before the call returns.
+    check(unsafe { ffi::ute_current_stream(device, &raw mut handle) })?;
+    Ok(handle)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_loaders_reason_is_told() {
+        let reason = open("libtorch_cuda_that_is_not_there.so").expect_err("no such library");
+        assert!(reason.contains("libtorch_cuda_that_is_not_there.so: cannot open shared object file"), "{reason}");
+    }
+
+    #[test]
+    fn without_cuda_there_is_no_stream() {
+        if load().is_err() {
+            let error = current_stream(0).expect_err("nothing is loaded");
+            assert!(matches!(error, Error::Torch(_)), "{error}");
+        }
+    }
 }

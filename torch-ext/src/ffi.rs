@@ -24,10 +24,11 @@ unsafe extern "C" {
     ) -> *mut c_char;
     pub(crate) fn ute_set_gradient(parameter: RawTensor, gradient: RawTensor) -> *mut c_char;
     pub(crate) fn ute_set_hook(leaf: RawTensor, callback: Callback, context: *mut c_void, index: usize) -> *mut c_char;
-    pub(crate) fn ute_clear_hook(leaf: RawTensor) -> *mut c_char;
+    pub(crate) fn ute_clear_hook(leaf: RawTensor, context: *const c_void) -> *mut c_char;
     pub(crate) fn ute_autocast_enabled(cuda: c_int) -> c_int;
-    pub(crate) fn ute_autocast_enter(cuda: c_int) -> *mut c_char;
-    pub(crate) fn ute_autocast_leave(cuda: c_int, before: c_int) -> *mut c_char;
+    pub(crate) fn ute_autocast_enter(cuda: c_int, dtype_before: *mut c_int) -> *mut c_char;
+    pub(crate) fn ute_autocast_leave(cuda: c_int, before: c_int, dtype_before: c_int) -> *mut c_char;
+    pub(crate) fn ute_current_stream(device: u32, handle: *mut u64) -> *mut c_char;
 }
 
 /// The pointer that tch holds. It is valid as long as `tensor` lives.

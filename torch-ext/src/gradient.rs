@@ -12,7 +12,8 @@ use crate::ffi::{self, raw};
 /// When shape, type or device differ from the leaf's.
 pub fn set(leaf: &Tensor, gradient: &Tensor) -> Result<(), Error> {
     if leaf.size() != gradient.size() || leaf.kind() != gradient.kind() || leaf.device() != gradient.device() {
-        let is = format!("has {:?} {:?}, the leaf {:?} {:?}", gradient.size(), gradient.kind(), leaf.size(), leaf.kind());
+        let is =
+            format!("has {:?} {:?}, the leaf {:?} {:?}", gradient.size(), gradient.kind(), leaf.size(), leaf.kind());
         return Err(Error::View { wanted: "a gradient", is });
     }
     // SAFETY: both tensors are borrowed for the length of the call; libtorch takes a reference of its own.

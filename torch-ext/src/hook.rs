@@ -50,9 +50,11 @@ impl Hooks {
 
 impl Drop for Hooks {
     fn drop(&mut self) {
+        let context: *const Context = &raw const *self.context;
         for leaf in &self.leaves {
-            // SAFETY: the tensor is ours; after this libtorch holds no pointer to the context.
-            let _ = check(unsafe { ffi::ute_clear_hook(raw(leaf)) });
+            // SAFETY: the tensor is ours; after this libtorch holds no pointer to the context: if the leaf has another hook
+            // by now, ours went when that came.
+            let _ = check(unsafe { ffi::ute_clear_hook(raw(leaf), context.cast()) });
         }
     }
 }

@@ -14,7 +14,8 @@ fn hooks_fire_once_a_leaf_in_the_order_in_which_gradients_are_complete() {
     let leaves = [leaf(&[1.0, 2.0]), leaf(&[3.0, 4.0]), leaf(&[5.0, 6.0])];
     let fired = Arc::new(Mutex::new(Vec::new()));
     let noted = fired.clone();
-    let hooks = hook::Hooks::install(&leaves, move |index| noted.lock().expect("no panic").push(index)).expect("leaves");
+    let hooks =
+        hook::Hooks::install(&leaves, move |index| noted.lock().expect("no panic").push(index)).expect("leaves");
     // Backward reaches the last used leaf first.
     let forward = |leaves: &[Tensor; 3]| ((&leaves[0] * 2.0 + &leaves[1]).sin() * &leaves[2]).sum(Kind::Float);
     forward(&leaves).backward();
@@ -27,6 +28,21 @@ fn hooks_fire_once_a_leaf_in_the_order_in_which_gradients_are_complete() {
     drop(hooks);
     forward(&leaves).backward();
     assert_eq!(fired.lock().expect("no panic").len(), 6, "hooks end with their owner");
+}
+
+#[test]
+fn hooks_that_were_replaced_do_not_take_off_their_successors() {
+    let leaves = [leaf(&[1.0])];
+    let (first, second) = (Arc::new(Mutex::new(0)), Arc::new(Mutex::new(0)));
+    let counter = |count: &Arc<Mutex<u32>>| {
+        let count = count.clone();
+        move |_| *count.lock().expect("no panic") += 1
+    };
+    let old = hook::Hooks::install(&leaves, counter(&first)).expect("a leaf");
+    let _new = hook::Hooks::install(&leaves, counter(&second)).expect("a leaf");
+    drop(old);
+    leaves[0].sum(Kind::Float).backward();
+    assert_eq!((*first.lock().expect("no panic"), *second.lock().expect("no panic")), (0, 1));
 }
 
 #[test]
@@ -74,20 +90,28 @@ fn fused_adamw_is_adamw() {
         for step in &steps {
             let _ = step.shallow_clone().fill_(f64::from(count));
         }
-        let group = adamw::Group { parameters: &parameters, gradients: &gradients, averages: &averages, squares: &squares, steps: &steps };
+        let group = adamw::Group {
+            parameters: &parameters,
+            gradients: &gradients,
+            averages: &averages,
+            squares: &squares,
+            steps: &steps,
+        };
         adamw::step(&group, settings).expect("shapes agree");
         for ((parameter, (average, square)), gradient) in expected.iter_mut().zip(&mut moments).zip(&gradients) {
             *average = &*average * settings.beta1 + gradient * (1.0 - settings.beta1);
             *square = &*square * settings.beta2 + gradient * gradient * (1.0 - settings.beta2);
             let corrected = &*average / (1.0 - settings.beta1.powi(count));
             let root = (&*square / (1.0 - settings.beta2.powi(count))).sqrt() + settings.epsilon;
-            *parameter = &*parameter * (1.0 - settings.learning_rate * settings.weight_decay) - corrected / root * settings.learning_rate;
+            *parameter = &*parameter * (1.0 - settings.learning_rate * settings.weight_decay)
+                - corrected / root * settings.learning_rate;
         }
     }
     for (parameter, expected) in parameters.iter().zip(&expected) {
         assert!(parameter.allclose(expected, 1e-5, 1e-6, false), "{parameter} and {expected}");
     }
-    let group = adamw::Group { parameters: &parameters, gradients: &[], averages: &averages, squares: &squares, steps: &steps };
+    let group =
+        adamw::Group { parameters: &parameters, gradients: &[], averages: &averages, squares: &squares, steps: &steps };
     assert!(adamw::step(&group, settings).is_err());
 }
 
