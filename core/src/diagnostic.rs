@@ -338,14 +338,14 @@ pub(crate) fn suggest<'a>(word: &str, allowed: impl IntoIterator<Item = &'a str>
 mod tests {
     use super::*;
 
-    fn place(line: u32, column: u32, width: u32, text: &str) -> Option<Place> {
-        Some(Place { source: "job.yaml".into(), line, column, width, text: text.into() })
+    fn place(line: u32, column: u32, width: u32, text: &str) -> Place {
+        Place { source: "job.yaml".into(), line, column, width, text: text.into() }
     }
 
     #[test]
     fn it_reads_like_a_compiler_message() {
         let diagnostic = Diagnostic::new(Code::UnknownField, "unknown field `min_slot` in `resources`")
-            .at(place(14, 3, 8, "  min_slot: 2"))
+            .at(Some(place(14, 3, 8, "  min_slot: 2")))
             .label("did you mean `min_slots`?")
             .help("allowed: slots, min_slots");
         let expected = "\
@@ -361,11 +361,11 @@ error[E0103]: unknown field `min_slot` in `resources`
     #[test]
     fn a_caret_never_leaves_the_line_and_control_characters_never_reach_the_terminal() {
         let text = format!("a: \u{1b}[31m{}", "x".repeat(5000));
-        let diagnostic = Diagnostic::new(Code::Syntax, "bad").at(place(1, 4, 9999, &text));
+        let diagnostic = Diagnostic::new(Code::Syntax, "bad").at(Some(place(1, 4, 9999, &text)));
         let shown = diagnostic.to_string();
         assert!(!shown.contains('\u{1b}'), "{shown:?}");
         assert!(shown.lines().all(|line| line.chars().count() < WINDOW + 10), "{shown}");
-        let far = Diagnostic::new(Code::Syntax, "bad").at(place(1, 4000, 3, &text)).to_string();
+        let far = Diagnostic::new(Code::Syntax, "bad").at(Some(place(1, 4000, 3, &text))).to_string();
         assert!(far.contains("…") && far.ends_with("^^^"), "{far}");
     }
 

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::fmt;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// Whether small or large values are good. There is no default: a silent "minimise" is a trap for every F1 score.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -61,6 +61,11 @@ impl fmt::Display for Goal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if *self == Self::Minimize { "minimize" } else { "maximize" })
     }
+}
+
+/// Reads an f64 that JSON may hold as null, because it was not finite when it was written.
+pub fn nan_if_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Option::<f64>::deserialize(deserializer).map(|value| value.unwrap_or(f64::NAN))
 }
 
 /// What a value means for a series that should fall, such as the training loss.

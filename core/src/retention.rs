@@ -116,7 +116,7 @@ mod tests {
         let mut list = [at(100, Some(0.1)), at(200, Some(0.2)), at(300, Some(0.0))];
         list[2].verified = false;
         assert_eq!(deleted(&list, 1, 1), [300], "200 is the newest good one, 100 the best good one");
-        list.iter_mut().for_each(|checkpoint| checkpoint.verified = false);
+        let list = list.map(|checkpoint| Committed { verified: false, ..checkpoint });
         assert_eq!(deleted(&list, 1, 0), [0_u64; 0], "nothing good is left to fall back on");
     }
 

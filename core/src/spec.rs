@@ -1,7 +1,7 @@
 //! Job and sweep files: text in, a valid specification or a list of mistakes out.
 //!
-//! Stages: size cap, YAML with places ([`yaml`]), types and ranges by the same JSON Schema that editors use ([`check`]), then
-//! defaults and what only shows across fields ([`resolve`]). All mistakes of a stage are reported at once, each with a code, its
+//! Stages: size cap, YAML with places (`yaml`), types and ranges by the same JSON Schema that editors use (`check`), then
+//! defaults and what only shows across fields (`resolve`). All mistakes of a stage are reported at once, each with a code, its
 //! line, a caret and what to do. What comes out is valid by construction: nobody behind this module checks a specification again.
 
 mod canonical;

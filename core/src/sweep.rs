@@ -1,11 +1,11 @@
 //! Hyper-parameter sweeps: which trials there are, which go on, and which is best.
 //!
 //! [`Sweep`] is a machine without I/O: events in, actions out, its state is a snapshot. What trial `k` tries is a pure function of
-//! the seed and `k` ([`grid`], [`random`]); who is promoted is a pure function of the trials' results ([`asha`]), never of the order
+//! the seed and `k` (`grid`, `random`); who is promoted is a pure function of the trials' results (`asha`), never of the order
 //! in which they arrive. So a sweep that was killed a hundred times ends with the same promotions and the same best trial.
 
 mod asha;
-pub mod grid;
+pub(crate) mod grid;
 mod machine;
 mod parameters;
 mod random;

@@ -312,7 +312,7 @@ fn expected(leaves: &[&Value]) -> String {
 fn phrase(leaf: &Value) -> Option<String> {
     let number = |noun: &str| format!("{noun}{}", range(leaf));
     let text = match leaf.get("format").and_then(Value::as_str) {
-        Some("duration") => "a duration such as `30s`, `10m` or `2h`",
+        Some("duration" | "period") => "a duration such as `30s`, `10m` or `2h`",
         Some("location") => "a path or a URI",
         Some("metric") => "the name of a metric",
         Some("name") => "a name",

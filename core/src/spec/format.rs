@@ -19,6 +19,10 @@ pub(crate) fn check(format: &str, text: &str) -> Result<(), String> {
         "duration" => {
             duration::parse(text).map(drop).ok_or_else(|| "write a duration such as `30s`, `10m` or `1h30m`".into())
         }
+        "period" => match duration::parse(text) {
+            Some(duration) if !duration.is_zero() => Ok(()),
+            _ => Err("write a duration above zero, such as `30m`, `2h` or `1d`".into()),
+        },
         "metric" => metric(text),
         "resume" => resume(text).map(drop),
         _ => Ok(()),

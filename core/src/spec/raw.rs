@@ -327,6 +327,6 @@ pub(crate) struct RawLog {
 #[schemars(rename = "Limits")]
 pub(crate) struct RawLimits {
     /// Time that the job may run, waiting not counted, such as `24h`.
-    #[schemars(extend("format" = "duration"))]
+    #[schemars(extend("format" = "period"))]
     pub time: Option<String>,
 }

@@ -1,5 +1,7 @@
 //! Sweep files: the same checks as job files, for the sweep, for the job it varies and for every value it would try.
 
+use std::collections::BTreeMap;
+
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
@@ -140,9 +142,9 @@ impl Reader<'_> {
             let diagnostic = Diagnostic::new(Code::Contradiction, message).help("give the job a validation set");
             self.report(&["metric", "name"], diagnostic);
         }
-        let mut parameters = std::collections::BTreeMap::new();
+        let mut parameters = BTreeMap::new();
         for (path, raw) in raw.parameters {
-            if let Some(parameter) = self.parameter(&path, raw, method) {
+            if let Some(parameter) = self.parameter(&path, &raw, method) {
                 parameters.insert(path, parameter);
             }
         }
@@ -169,12 +171,7 @@ impl Reader<'_> {
         }
     }
 
-    fn max_trials(
-        &mut self,
-        method: Method,
-        asked: Option<u32>,
-        parameters: &std::collections::BTreeMap<String, Parameter>,
-    ) -> u32 {
+    fn max_trials(&mut self, method: Method, asked: Option<u32>, parameters: &BTreeMap<String, Parameter>) -> u32 {
         if method == Method::Random {
             if asked.is_none() {
                 let diagnostic = Diagnostic::new(Code::Missing, "a random sweep needs `max_trials`");
@@ -224,7 +221,7 @@ impl Reader<'_> {
     }
 
     /// Reads one parameter, with its values checked by the schema of the field it varies.
-    fn parameter(&mut self, path: &str, raw: RawParameter, method: Method) -> Option<Parameter> {
+    fn parameter(&mut self, path: &str, raw: &RawParameter, method: Method) -> Option<Parameter> {
         let at = ["parameters", path];
         if path == "name" {
             let diagnostic = Diagnostic::new(Code::Contradiction, "`name` cannot be varied");

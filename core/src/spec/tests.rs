@@ -191,6 +191,7 @@ fn single_mistakes_say_what_is_wrong() {
             "E0110 4:44 `train.schedule.warmup` 100 leaves nothing of `train.max_steps` 100",
         ),
         ("resources: {slots: 2, min_slots: 4}", "E0110 4:34 `resources.min_slots` 4 is above `resources.slots` 2"),
+        ("limits: {time: 0s}", "E0109 4:16 `limits.time` cannot be `0s`"),
         ("limits: {time: 5x}", "E0109 4:16 `limits.time` cannot be `5x`"),
         ("resume: atuo", "E0109 4:9 `resume` cannot be `atuo`"),
         ("checkpoint: {uri: s4://lab}", "E0109 4:19 `checkpoint.uri` cannot be `s4://lab`"),
@@ -335,6 +336,27 @@ fn hostile_files_are_refused_quickly_and_never_panic() {
     for text in texts {
         if let Err(found) = parse_job(&text, "job.yaml") {
             assert!(!found.to_string().is_empty());
+        }
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn a_damaged_file_is_refused_or_read_but_never_panics(
+        cuts in proptest::collection::vec((0..FULL.len(), 0_usize..6, "[\\PC\n\t]{0,4}"), 1..6),
+    ) {
+        let mut text = FULL.to_owned();
+        for (at, length, new) in cuts {
+            let chars: Vec<char> = text.chars().collect();
+            let [at, end] = [at, at + length].map(|at| at.min(chars.len()));
+            text = chars[..at].iter().chain(&new.chars().collect::<Vec<_>>()).chain(&chars[end..]).collect();
+        }
+        match parse_job(&text, "job.yaml") {
+            Ok(job) => {
+                let stored = serde_json::to_string(&job).expect("plain data");
+                proptest::prop_assert_eq!(serde_json::from_str::<JobSpec>(&stored).expect("it reads back"), job);
+            }
+            Err(found) => proptest::prop_assert!(found.to_string().starts_with("error[E01")),
         }
     }
 }

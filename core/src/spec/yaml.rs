@@ -252,7 +252,8 @@ mod tests {
         let mut laughs = "a: &a [x, x, x, x, x, x, x, x, x]\n".to_owned();
         for pair in levels.windows(2) {
             let (old, new) = (pair[0], pair[1]);
-            laughs += &format!("{new}: &{new} [{}]\n", vec![format!("*{old}"); 9].join(", "));
+            let nine = vec![format!("*{old}"); 9].join(", ");
+            laughs += &[new.to_string(), format!(": &{new} [{nine}]\n")].concat();
         }
         assert_eq!(code(&laughs), Code::Limit, "billion laughs");
         assert_eq!(code(&"[".repeat(20_000)), Code::Limit, "deep flow");

@@ -1,6 +1,6 @@
 //! Successive halving without barriers, and without a memory of who came first.
 //!
-//! Asynchronous successive halving (ASHA; Li et al., "A System for Massively Parallel Hyperparameter Tuning", MLSys 2020) promotes
+//! Asynchronous successive halving (ASHA; Li et al., "A System for Massively Parallel Hyperparameter Tuning", `MLSys` 2020) promotes
 //! from a rung whatever is among the best 1/factor of the results *that have arrived*. So its promotions depend on timing: the same
 //! sweep on a slower machine, or after a crash, ends elsewhere. Here the results of a rung are judged in the order in which its
 //! trials *entered* it: at the first rung by trial number, higher up by order of promotion. A result that arrives early waits for

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::Parameter;
 
 /// Number of points; `None` when it exceeds `u64` or a parameter has no countable values. Nothing is expanded.
-pub fn size(parameters: &BTreeMap<String, Parameter>) -> Option<u64> {
+pub(crate) fn size(parameters: &BTreeMap<String, Parameter>) -> Option<u64> {
     parameters.values().try_fold(1_u64, |product, parameter| product.checked_mul(parameter.len()?))
 }
 

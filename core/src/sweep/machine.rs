@@ -10,6 +10,7 @@ use super::SweepSpec;
 use super::asha::{Ladder, Outcome};
 use super::trial::{Trial, TrialResult, TrialRow, TrialStatus};
 use crate::id::{Step, TrialId};
+use crate::metrics::nan_if_null;
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -18,9 +19,18 @@ pub enum SweepEvent {
     /// The sweep was submitted.
     Started,
     /// A trial's job evaluated its metric. After a crash the same step may be reported again.
-    TrialReported { trial: TrialId, step: Step, value: f64 },
+    TrialReported {
+        trial: TrialId,
+        step: Step,
+        #[serde(deserialize_with = "nan_if_null")]
+        value: f64,
+    },
     /// A trial's job ran to its end; `value` is what it is judged by.
-    TrialFinished { trial: TrialId, value: f64 },
+    TrialFinished {
+        trial: TrialId,
+        #[serde(deserialize_with = "nan_if_null")]
+        value: f64,
+    },
     /// A trial's job failed after all its own restarts.
     TrialFailed { trial: TrialId, reason: String },
     /// A person ended a trial.

@@ -71,7 +71,7 @@ impl Parameter {
 
 impl Range {
     fn stride(&self) -> Option<f64> {
-        self.step.or((self.integer && self.scale == Scale::Lin).then_some(1.0))
+        self.step.or_else(|| (self.integer && self.scale == Scale::Lin).then_some(1.0))
     }
 
     fn len(&self) -> Option<u64> {

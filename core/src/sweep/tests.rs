@@ -154,6 +154,13 @@ fn too_many_failures_end_the_sweep_and_so_does_nothing_but_failures() {
 }
 
 #[test]
+fn a_report_that_is_not_a_number_survives_the_journal() {
+    let stored = serde_json::to_string(&finished(3, f64::NAN)).expect("plain data");
+    let read = serde_json::from_str(&stored).expect("it reads back");
+    assert!(matches!(read, SweepEvent::TrialFinished { trial: TrialId(3), value } if value.is_nan()), "{stored}");
+}
+
+#[test]
 fn a_paused_sweep_pauses_its_trials_and_goes_on_where_it_was() {
     let mut sweep = Sweep::new(random(3, "parallel: 2"));
     sweep.step(SweepEvent::Started);
