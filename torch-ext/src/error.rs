@@ -18,6 +18,13 @@ pub enum Error {
     Lengths { what: &'static str, left: usize, right: usize },
 }
 
+impl From<tch::TchError> for Error {
+    fn from(error: tch::TchError) -> Self {
+        // libtorch appends a stack trace; the first line says it all.
+        Self::Torch(error.to_string().lines().next().unwrap_or_default().to_owned())
+    }
+}
+
 /// Turns the shim's answer into a result.
 pub(crate) fn check(message: *mut std::ffi::c_char) -> Result<(), Error> {
     if message.is_null() {

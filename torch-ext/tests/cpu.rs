@@ -74,6 +74,18 @@ fn gradients_accumulate_in_place_in_views_of_one_flat_buffer() {
 }
 
 #[test]
+fn clipping_bounds_the_norm_over_all_buckets_and_leaves_small_ones_alone() {
+    let mut buckets = [Tensor::from_slice(&[3.0_f32, 0.0]), Tensor::from_slice(&[0.0_f32, 4.0, 0.0])];
+    let norm = gradient::norm(&buckets).expect("two buckets");
+    assert_eq!(norm.double_value(&[]), 5.0);
+    gradient::clip(&mut buckets, &norm, 10.0).expect("one device");
+    assert_eq!(view::host::<f32>(&buckets[0]).expect("contiguous"), [3.0, 0.0]);
+    gradient::clip(&mut buckets, &norm, 1.0).expect("one device");
+    assert!((gradient::norm(&buckets).expect("two buckets").double_value(&[]) - 1.0).abs() < 1e-5);
+    assert!(gradient::norm(&[]).is_err());
+}
+
+#[test]
 fn fused_adamw_is_adamw() {
     let shapes: [&[i64]; 3] = [&[4, 5], &[7], &[1]];
     tch::manual_seed(3);
