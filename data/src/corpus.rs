@@ -137,3 +137,47 @@ impl Corpus {
         rows.map(|(store, row)| store.source_text(row))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample::{SampleOptions, write_samples};
+
+    fn stores() -> (tempfile::TempDir, Vec<std::path::PathBuf>) {
+        let folder = tempfile::tempdir().unwrap();
+        let options = SampleOptions { train: 30, valid: 10, test: 0, ..SampleOptions::default() };
+        let reports = write_samples(folder.path(), &options).unwrap();
+        (folder, reports.into_iter().map(|report| report.store).collect())
+    }
+
+    #[test]
+    fn samples_are_numbered_through_all_datasets() {
+        let (_folder, paths) = stores();
+        let corpus = Corpus::open(&paths, Split::Valid).unwrap();
+        assert_eq!(corpus.len(), 20);
+        assert_eq!((corpus.range_of(0), corpus.range_of(1)), (0..10, 10..20));
+        // Rows of a store count all splits, samples of a corpus only its own.
+        assert_eq!((corpus.locate(0), corpus.locate(9), corpus.locate(10)), ((0, 30), (0, 39), (1, 30)));
+        assert_eq!(corpus.sample_id(10), "sample-emotion/dia0_utt0");
+        let ids: std::collections::BTreeSet<String> = (0..20).map(|index| corpus.sample_id(index)).collect();
+        assert_eq!(ids.len(), 20);
+        for index in 0..20 {
+            let sample = corpus.sample(index).unwrap();
+            assert_eq!((sample.split, &sample.labels), (Split::Valid, &corpus.labels(index)));
+        }
+        assert_eq!(corpus.layout(), &FeatureLayout { acoustic: vec![10, 12], visual: vec![6, 8] });
+        assert_eq!(corpus.vocabularies(), [Vocabulary::meld()]);
+        assert_eq!(corpus.texts().count(), 20);
+        assert!(corpus.texts().nth(12).unwrap().contains("</s>"));
+    }
+
+    #[test]
+    fn datasets_that_do_not_fit_are_refused() {
+        let (_folder, paths) = stores();
+        let refused = |paths: &[&std::path::PathBuf], split| Corpus::open(paths, split).unwrap_err().to_string();
+        let twice = refused(&[&paths[0], &paths[0]], Split::Train);
+        assert!(twice.starts_with("two datasets are named `sample-sentiment`: "), "{twice}");
+        let empty = refused(&[&paths[1]], Split::Test);
+        assert!(empty.contains("(`sample-emotion`) has no samples of split `test`"), "{empty}");
+    }
+}

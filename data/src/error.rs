@@ -125,7 +125,9 @@ fn io_hint(cause: &io::Error) -> &'static str {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             "\n  hint: free some space there, or write to another disk; nothing was left behind"
         }
-        io::ErrorKind::FileTooLarge => "\n  hint: the file passed the size limit of this process; nothing was left behind",
+        io::ErrorKind::FileTooLarge => {
+            "\n  hint: the file passed the size limit of this process; nothing was left behind"
+        }
         io::ErrorKind::NotFound => "\n  hint: check the path; a relative path starts where the command was run",
         io::ErrorKind::PermissionDenied => "\n  hint: check the permissions of the file and its folder",
         _ => "",

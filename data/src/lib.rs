@@ -20,6 +20,7 @@
 //! A new release format is a file in `read/` that implements the crate's `Reader`, and a line in `read::Format`.
 
 #![warn(missing_docs)]
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that cannot go on should panic"))]
 
 pub mod batch;
 pub mod corpus;

@@ -82,7 +82,9 @@ impl Source {
 
     /// The file's name without its folder.
     pub fn name(&self) -> String {
-        self.path.file_name().map_or_else(|| self.path.display().to_string(), |name| name.to_string_lossy().into_owned())
+        self.path
+            .file_name()
+            .map_or_else(|| self.path.display().to_string(), |name| name.to_string_lossy().into_owned())
     }
 
     /// Opens the file, which must be a regular one: a pipe or a device could keep the reader waiting for ever.

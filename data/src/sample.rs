@@ -4,7 +4,7 @@
 //! under noise; some samples lack sound or sight, and then that part cannot be known. The same seed gives the same bytes
 //! on every machine: nothing but integers and exact float operations decide.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -56,9 +56,10 @@ impl SampleOptions {
 pub fn write_samples(folder: &Path, options: &SampleOptions) -> Result<Vec<Report>, Error> {
     std::fs::create_dir_all(folder).map_err(|cause| Error::io("create", folder, cause))?;
     let source = Provenance { format: format!("sample, seed {}", options.seed), ..Provenance::default() };
-    let sentiment = write(&folder.join("sample-sentiment.arrow"), sentiment::store(source.clone()), options, |split| {
-        sentiment::samples(options.seed, split, options.count(split))
-    })?;
+    let sentiment =
+        write(&folder.join("sample-sentiment.arrow"), sentiment::store(source.clone()), options, |split| {
+            sentiment::samples(options.seed, split, options.count(split))
+        })?;
     let emotion = write(&folder.join("sample-emotion.arrow"), emotion::store(source), options, |split| {
         emotion::samples(options.seed, split, options.count(split))
     })?;
@@ -66,7 +67,7 @@ pub fn write_samples(folder: &Path, options: &SampleOptions) -> Result<Vec<Repor
 }
 
 fn write(
-    out: &PathBuf,
+    out: &Path,
     new: NewStore,
     options: &SampleOptions,
     samples: impl Fn(Split) -> Vec<Sample>,

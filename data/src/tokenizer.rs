@@ -34,10 +34,7 @@ pub struct Tokenizer {
 
 impl Tokenizer {
     /// Trains a tokenizer on texts; the same texts and options give the same tokenizer, byte for byte.
-    pub fn train<T: AsRef<str>>(
-        texts: impl IntoIterator<Item = T>,
-        options: &TokenizerOptions,
-    ) -> Result<Self, Error> {
+    pub fn train<T: AsRef<str>>(texts: impl IntoIterator<Item = T>, options: &TokenizerOptions) -> Result<Self, Error> {
         Self::checked(train::train(texts, options)?, "the trained tokenizer")
     }
 

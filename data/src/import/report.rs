@@ -156,13 +156,12 @@ pub(super) fn split_table(splits: &BTreeMap<Split, SplitReport>) -> Table {
     table.row("samples", cells(numbers(&|split| split.samples)));
     table.row("no acoustic", cells(numbers(&|split| split.missing_acoustic)));
     table.row("no visual", cells(numbers(&|split| split.missing_visual)));
-    let rare: [(&str, &dyn Fn(&SplitReport) -> u64); 3] = [
-        ("NaN or infinite values", &|split| split.bad_values),
-        ("  in samples", &|split| split.samples_with_bad_values),
-        ("left out", &|split| split.rejected),
+    let rare = [
+        ("NaN or infinite values", numbers(&|split| split.bad_values)),
+        ("  in samples", numbers(&|split| split.samples_with_bad_values)),
+        ("left out", numbers(&|split| split.rejected)),
     ];
-    for (label, of) in rare {
-        let counts = numbers(of);
+    for (label, counts) in rare {
         if counts.iter().any(|count| *count > 0) {
             table.row(label, cells(counts));
         }

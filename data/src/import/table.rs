@@ -1,6 +1,6 @@
 //! Plain tables with one column a split.
 
-use std::fmt;
+use std::fmt::{self, Write};
 
 /// Rows of a label and one cell a column; labels left, cells right, no borders.
 pub(super) struct Table {
@@ -33,7 +33,7 @@ impl fmt::Display for Table {
         for (label, cells) in &self.rows {
             let mut line = format!("{label:label_width$}");
             for (cell, width) in cells.iter().zip(&widths) {
-                line.push_str(&format!("  {cell:>width$}"));
+                write!(line, "  {cell:>width$}")?;
             }
             writeln!(f, "{}", line.trim_end())?;
         }

@@ -1,6 +1,6 @@
 //! The utterance among its neighbours, as one string for the model.
 //!
-//! UniMSE, section 3: each turn is preceded by its speaker's name, the current one is set between `</s>` marks. The marks
+//! `UniMSE`, section 3: each turn is preceded by its speaker's name, the current one is set between `</s>` marks. The marks
 //! are always both there, unlike in the published scripts, whose rules change at the ends of a dialogue.
 
 use crate::schema::ContextWindow;

@@ -82,17 +82,13 @@ pub(super) fn clean(name: &str, raw: Raw, policy: BadFeatures) -> Result<(Option
 /// The frames that are not padding.
 fn true_frames(data: &[f32], dim: usize, frames: usize, length: Option<usize>) -> std::ops::Range<usize> {
     let is_silent = |frame: usize| data[frame * dim..(frame + 1) * dim].iter().all(|value| *value == 0.0);
-    match length {
-        Some(length) => {
-            let padded_in_front = (0..frames - length).all(is_silent) && !(length..frames).all(is_silent);
-            if padded_in_front { frames - length..frames } else { 0..length }
-        }
-        None => {
-            let first = (0..frames).find(|frame| !is_silent(*frame));
-            let last = (0..frames).rev().find(|frame| !is_silent(*frame));
-            first.zip(last).map_or(0..0, |(first, last)| first..last + 1)
-        }
+    if let Some(length) = length {
+        let padded_in_front = (0..frames - length).all(is_silent) && !(length..frames).all(is_silent);
+        return if padded_in_front { frames - length..frames } else { 0..length };
     }
+    let first = (0..frames).find(|frame| !is_silent(*frame));
+    let last = (0..frames).rev().find(|frame| !is_silent(*frame));
+    first.zip(last).map_or(0..0, |(first, last)| first..last + 1)
 }
 
 #[cfg(test)]

@@ -189,7 +189,7 @@ impl<'d> Columns<'d> {
         let polarity = match &self.annotations {
             Some(annotations) => {
                 let word = annotations.text(row).map_err(|problem| named("annotations", problem))?;
-                word.parse().map_err(|problem| named("annotations", Problem::new(format!("{problem}"))))?
+                word.parse().map_err(|problem| named("annotations", Problem::new(problem)))?
             }
             None => Polarity::from_score(score),
         };
@@ -272,10 +272,8 @@ impl<'d> Modality<'d> {
         let numbers = numbers.ok_or_else(|| {
             Problem::new(format!("{}: expected an array of numbers a row, found {}", self.name, value.kind()))
         })?;
-        let rows = || (0..numbers.shape()[0] as usize).map(|row| numbers.row(row));
         match *numbers.shape() {
-            [dim] => Ok((dim as usize, rows().collect::<Result<Vec<_>, _>>()?.concat())),
-            [_, dim] => Ok((dim as usize, rows().collect::<Result<Vec<_>, _>>()?.concat())),
+            [dim] | [_, dim] => Ok((dim as usize, numbers.all()?)),
             ref shape => Err(Problem::new(format!("{} has shape {shape:?}, expected (T, D) or (D)", self.name))),
         }
     }

@@ -39,7 +39,7 @@ pub(super) fn samples(seed: u64, split: Split, count: usize) -> Vec<Sample> {
 fn sample(dice: &mut Dice, split: Split, index: usize) -> Sample {
     let level = dice.below(5);
     let word = dice.choose(&ADJECTIVES[level]);
-    let negated = dice.chance(20);
+    let negated = dice.chance(10);
     let adjective = if negated { format!("not {word}") } else { word.to_owned() };
     let text = dice.choose(&TEMPLATES).replace("SUBJECT", dice.choose(&SUBJECTS)).replace("ADJECTIVE", &adjective);
     let words = (level as i32 - 2) * if negated { -1 } else { 1 };

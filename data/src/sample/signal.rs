@@ -18,16 +18,17 @@ pub(super) struct Signal {
 impl Signal {
     /// Draws a sequence that carries `value`; `None` where the modality is missing.
     ///
-    /// Noise is correlated in time, as that of real features is, so that averaging frames does not remove it all.
+    /// Part of the noise is the same in all frames, as a voice or a face is, so that no average removes it.
     pub(super) fn draw(&self, dice: &mut Dice, value: f32) -> Option<Features> {
         let missing = dice.chance(self.missing);
         let frames = dice.between(self.frames.0, self.frames.1);
+        let habit: Vec<f32> = (0..self.dim).map(|_| 0.7 * dice.normal()).collect();
         let mut noise = vec![0.0_f32; self.dim];
         let mut data = Vec::with_capacity(frames * self.dim);
         for _ in 0..frames {
             for (index, noise) in noise.iter_mut().enumerate() {
                 *noise = 0.5 * *noise + 0.5 * dice.normal();
-                data.push(self.weights.get(index).copied().unwrap_or(0.0) * value + *noise);
+                data.push(self.weights.get(index).copied().unwrap_or(0.0) * value + habit[index] + *noise);
             }
         }
         // The dice fall the same way whether the modality is missing or not.

@@ -14,7 +14,7 @@ pub struct ContextWindow {
 }
 
 impl Default for ContextWindow {
-    /// Two turns on either side, as UniMSE was published.
+    /// Two turns on either side, as `UniMSE` was published.
     fn default() -> Self {
         Self { past: 2, future: 2 }
     }

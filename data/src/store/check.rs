@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use arrow::array::{Array, Float32Array, ListArray};
@@ -11,7 +12,7 @@ use serde::Serialize;
 
 use super::layout::{HEAD_COLUMNS, schema};
 use super::open::Store;
-use super::seal::{HEADER_BYTES, header, to_json};
+use super::seal::{HEADER_BYTES, footer, header, to_json};
 use super::writer::{check_features, check_labels};
 use crate::error::Error;
 use crate::schema::Split;
@@ -74,7 +75,7 @@ impl Store {
             content_hash: metadata.content_hash.clone(),
             ..StoreCheck::default()
         };
-        check_header(&store, &mut check)?;
+        check_frame(&store, &mut check)?;
         let mut intact = true;
         for batch in &store.batches {
             check.bytes += batch.entry.bytes;
@@ -95,16 +96,25 @@ impl Store {
     }
 }
 
-fn check_header(store: &Store, check: &mut StoreCheck) -> Result<(), Error> {
-    use std::os::unix::fs::FileExt;
-    let mut found = vec![0; HEADER_BYTES];
-    let read = store.file.read_exact_at(&mut found, 0);
-    read.map_err(|cause| Error::io("read", &store.path, cause))?;
-    let expected = header(&schema(Some(to_json(&store.metadata))), &IpcWriteOptions::default());
-    if expected.as_deref() != Some(&found) {
-        check.report("the header does not agree with the footer".to_owned());
+/// Compares what is around the batches, padding included, with what the writer makes of the same metadata.
+fn check_frame(store: &Store, check: &mut StoreCheck) -> Result<(), Error> {
+    let options = IpcWriteOptions::default();
+    let schema = schema(Some(to_json(&store.metadata)));
+    let entries: Vec<_> = store.batches.iter().map(|batch| batch.entry.clone()).collect();
+    let end = entries.last().map_or(HEADER_BYTES as u64, |entry| entry.offset + entry.bytes);
+    let parts = [
+        ("header", 0, header(&schema, &options).unwrap_or_default()),
+        ("footer", end, footer(&schema, &entries, &options)),
+    ];
+    for (name, offset, expected) in parts {
+        let mut found = vec![0; expected.len()];
+        let read = store.file.read_exact_at(&mut found, offset);
+        read.map_err(|cause| Error::io("read", &store.path, cause))?;
+        if found != expected {
+            check.report(format!("the {name} is not the one of this metadata"));
+        }
+        check.bytes += found.len() as u64;
     }
-    check.bytes += HEADER_BYTES as u64;
     Ok(())
 }
 

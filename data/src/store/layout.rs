@@ -11,7 +11,7 @@ use arrow::datatypes::{DataType, Field, Fields, Schema};
 use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 
-use crate::schema::{Features, Labels, Metadata, Sample};
+use crate::schema::{Features, Labels, Metadata, Polarity, Sample};
 
 /// The columns before the features; they stay in memory when a store is open.
 pub(super) const HEAD_COLUMNS: usize = 12;
@@ -97,10 +97,7 @@ struct FeatureBuilder {
 
 impl FeatureBuilder {
     fn new() -> Self {
-        Self {
-            frames: Int32Builder::new(),
-            values: ListBuilder::new(Float32Builder::new()).with_field(feature_item()),
-        }
+        Self { frames: Int32Builder::new(), values: ListBuilder::new(Float32Builder::new()).with_field(feature_item()) }
     }
 
     fn push(&mut self, features: Option<&Features>) -> usize {
@@ -112,7 +109,7 @@ impl FeatureBuilder {
         self.frames.append_value(features.frames() as i32);
         self.values.values().append_slice(features.data());
         self.values.append(true);
-        features.data().len() * size_of::<f32>()
+        size_of_val(features.data())
     }
 }
 
@@ -156,7 +153,7 @@ impl BatchBuilder {
         self.speaker.append_option(sample.speaker.as_deref());
         self.dialogue.append_option(sample.dialogue.as_deref());
         self.turn.append_option(sample.turn);
-        self.polarity.append_option(sample.labels.polarity.map(|polarity| polarity.as_str()));
+        self.polarity.append_option(sample.labels.polarity.map(Polarity::as_str));
         self.score.append_option(sample.labels.score);
         for (vocabulary, class) in &sample.labels.emotions {
             let entry = self.emotions.values();

@@ -316,8 +316,8 @@ fn read_batch(file: &File, entry: BatchEntry, first_row: usize, metadata: &Metad
         (place(acoustic), place(visual))
     };
     let block = Block::new(entry.offset as i64, entry.header as i32, (entry.bytes - entry.header) as i64);
-    let decoder = FileDecoder::new(Arc::new(schema(None)), MetadataVersion::V5)
-        .with_projection((0..HEAD_COLUMNS).collect());
+    let decoder =
+        FileDecoder::new(Arc::new(schema(None)), MetadataVersion::V5).with_projection((0..HEAD_COLUMNS).collect());
     let batch = decoder.read_record_batch(&block, &Buffer::from_vec(bytes)).map_err(|cause| cause.to_string())?;
     let head = batch.as_ref().and_then(Head::of).ok_or("its columns have other types")?;
     let acoustic = place_rows("acoustic", &head.acoustic_frames, values.0, metadata.acoustic_dim)?;

@@ -50,7 +50,7 @@ pub(super) fn content_hash(metadata: &Metadata, batches: &str) -> String {
     hasher.finalize().to_hex().to_string()
 }
 
-/// Renders plain data whose keys are strings, which serde_json cannot refuse.
+/// Renders plain data whose keys are strings, which `serde_json` cannot refuse.
 pub(super) fn to_json<T: Serialize>(value: &T) -> String {
     serde_json::to_string(value).expect("plain structs with string keys always render as JSON")
 }

@@ -112,8 +112,8 @@ impl<W: Write + Seek> Encoder<W> {
 
     pub(super) fn push(&mut self, sample: &Sample) -> Result<(), Error> {
         self.validate(sample).map_err(|problem| Error::Invalid { id: sample.id.clone(), problem })?;
-        self.acoustic_dim = self.acoustic_dim.or(sample.acoustic.as_ref().map(Features::dim));
-        self.visual_dim = self.visual_dim.or(sample.visual.as_ref().map(Features::dim));
+        self.acoustic_dim = self.acoustic_dim.or_else(|| sample.acoustic.as_ref().map(Features::dim));
+        self.visual_dim = self.visual_dim.or_else(|| sample.visual.as_ref().map(Features::dim));
         self.ids.insert((sample.split, sample.id.clone()));
         self.counts.add(sample.split);
         self.builder.push(sample);
@@ -172,8 +172,11 @@ impl<W: Write + Seek> Encoder<W> {
     fn flush_batch(&mut self) -> Result<(), Error> {
         let rows = self.builder.rows();
         let encoded = self.encode();
-        let (bytes, header, head) =
-            encoded.map_err(|cause| Error::Arrow { action: "encode", path: self.target.display().to_string(), cause })?;
+        let (bytes, header, head) = encoded.map_err(|cause| Error::Arrow {
+            action: "encode",
+            path: self.target.display().to_string(),
+            cause,
+        })?;
         self.sink.write_all(&bytes).map_err(|cause| Error::io("write", &self.target, cause))?;
         self.batches.push(BatchEntry {
             offset: self.position,
@@ -224,10 +227,7 @@ pub(super) fn check_labels(sample: &Sample, vocabularies: &[Vocabulary]) -> Resu
             return Err(format!("the store has no emotion vocabulary `{name}`"));
         };
         if vocabulary.index_of(class).is_none() {
-            return Err(format!(
-                "the emotion `{class}` is not one of `{name}`: {}",
-                vocabulary.classes.join(", ")
-            ));
+            return Err(format!("the emotion `{class}` is not one of `{name}`: {}", vocabulary.classes.join(", ")));
         }
     }
     Ok(())

@@ -4,7 +4,7 @@
 //! characters in the order of a hash set. Here the words come sorted, in one thread, and those scores are given out again
 //! in the order of the characters.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use tokenizers::decoders::DecoderWrapper;
@@ -30,9 +30,9 @@ use crate::error::Error;
 pub struct TokenizerOptions {
     /// Tokens at most, the special ones included, the extra ones not.
     pub vocabulary: usize,
-    /// Words of labels, which become pieces of their own as far as the vocabulary allows.
+    /// Words of labels, each of which becomes a piece of its own.
     pub words: Vec<String>,
-    /// The number of `<extra_id_N>` tokens at the end, which T5 has 100 of and UniMSE needs none of.
+    /// The number of `<extra_id_N>` tokens at the end, which T5 has 100 of and `UniMSE` needs none of.
     pub extra_ids: usize,
 }
 
@@ -56,8 +56,10 @@ pub(super) fn train<T: AsRef<str>>(
     options: &TokenizerOptions,
 ) -> Result<Inner, Error> {
     let normalizer = normalizer().map_err(|cause| failed(&cause.to_string()))?;
-    let words = count_words(texts, &normalizer, options).map_err(|cause| failed(&cause.to_string()))?;
-    let pieces = train_pieces(words, options)?;
+    let cutter = Cutter { normalizer: normalizer.clone(), pre_tokenizer: pre_tokenizer() };
+    let words = cutter.count(texts).map_err(|cause| failed(&cause.to_string()))?;
+    let labels = cutter.cut_labels(&options.words).map_err(|cause| failed(&cause.to_string()))?;
+    let pieces = train_pieces(words, &labels, options)?;
     let model = Unigram::from(pieces, Some(2), false).map_err(|cause| failed(&cause.to_string()))?;
     let mut tokenizer = Inner::new(model);
     let template = TemplateProcessing::builder()
@@ -108,67 +110,85 @@ fn pre_tokenizer() -> PreTokenizerWrapper {
     .into()
 }
 
-fn count_words<T: AsRef<str>>(
-    texts: impl IntoIterator<Item = T>,
-    normalizer: &NormalizerWrapper,
-    options: &TokenizerOptions,
-) -> tokenizers::Result<BTreeMap<String, u32>> {
-    let pre_tokenizer = pre_tokenizer();
-    let mut words: BTreeMap<String, u32> = BTreeMap::new();
-    let mut add = |text: &str, times: u32| -> tokenizers::Result<()> {
+/// Cuts texts into the units that pieces are made of.
+struct Cutter {
+    normalizer: NormalizerWrapper,
+    pre_tokenizer: PreTokenizerWrapper,
+}
+
+impl Cutter {
+    fn cut(&self, text: &str) -> tokenizers::Result<Vec<String>> {
         let mut normalized = NormalizedString::from(text);
-        normalizer.normalize(&mut normalized)?;
-        let mut split = PreTokenizedString::from(normalized);
-        pre_tokenizer.pre_tokenize(&mut split)?;
-        for (word, _, _) in split.get_splits(OffsetReferential::Normalized, OffsetType::Byte) {
-            let count = words.entry(word.to_owned()).or_default();
-            *count = count.saturating_add(times);
-        }
-        Ok(())
-    };
-    let mut total: u32 = 0;
-    for text in texts {
-        // The marks of context are tokens of their own, not text.
-        for part in text.as_ref().split("</s>") {
-            add(part, 1)?;
-        }
-        total = total.saturating_add(1);
+        self.normalizer.normalize(&mut normalized)?;
+        let mut cut = PreTokenizedString::from(normalized);
+        self.pre_tokenizer.pre_tokenize(&mut cut)?;
+        let words = cut.get_splits(OffsetReferential::Normalized, OffsetType::Byte);
+        Ok(words.into_iter().map(|(word, _, _)| word.to_owned()).filter(|word| !word.is_empty()).collect())
     }
-    // Every target has such words, behind a space and behind a comma.
-    let times = total / 10 + 10;
-    for word in &options.words {
-        add(word, times)?;
-        add(&format!("0,{word}"), times)?;
+
+    fn count<T: AsRef<str>>(&self, texts: impl IntoIterator<Item = T>) -> tokenizers::Result<BTreeMap<String, u32>> {
+        let mut words: BTreeMap<String, u32> = BTreeMap::new();
+        for text in texts {
+            // The marks of context are tokens of their own, not text.
+            for part in text.as_ref().split("</s>") {
+                for word in self.cut(part)? {
+                    let count = words.entry(word).or_default();
+                    *count = count.saturating_add(1);
+                }
+            }
+        }
+        Ok(words)
     }
-    add(TARGET_CHARACTERS, times)?;
-    words.remove("");
-    Ok(words)
+
+    /// The units of label words, as they appear behind a space and behind a comma.
+    fn cut_labels(&self, labels: &[String]) -> tokenizers::Result<BTreeSet<String>> {
+        let mut units = BTreeSet::new();
+        for label in labels {
+            units.extend(self.cut(label)?);
+            units.extend(self.cut(&format!("0,{label}"))?);
+        }
+        units.retain(|unit| unit.chars().nth(1).is_some());
+        Ok(units)
+    }
 }
 
 /// Runs the trainer and puts its pieces into an order that depends on nothing but their scores and texts.
-fn train_pieces(words: BTreeMap<String, u32>, options: &TokenizerOptions) -> Result<Vec<(String, f64)>, Error> {
-    let special: Vec<AddedToken> =
-        SPECIAL.into_iter().map(|token| AddedToken::from(token.to_owned(), true)).collect();
-    let trainer = UnigramTrainer::builder()
-        .show_progress(false)
-        .vocab_size(options.vocabulary as u32)
-        .special_tokens(special)
-        .unk_token(Some("<unk>".to_owned()))
-        .initial_alphabet(TARGET_CHARACTERS.chars().chain([SPACE]).collect())
-        .build()
-        .map_err(|cause| failed(&cause.to_string()))?;
-    let characters: std::collections::BTreeSet<char> = words.keys().flat_map(|word| word.chars()).collect();
-    let needed = characters.len() + 1 + SPECIAL.len();
+fn train_pieces(
+    words: BTreeMap<String, u32>,
+    labels: &BTreeSet<String>,
+    options: &TokenizerOptions,
+) -> Result<Vec<(String, f64)>, Error> {
+    let spelled = words.keys().chain(labels).flat_map(|word| word.chars());
+    let characters: BTreeSet<char> = spelled.chain(TARGET_CHARACTERS.chars()).chain([SPACE]).collect();
+    let needed = SPECIAL.len() + characters.len() + labels.len();
     if options.vocabulary < needed {
-        let problem = format!("{} tokens are too few, the text has {needed} characters", options.vocabulary);
+        let problem = format!(
+            "{} tokens are too few, there are {} characters and {} label words",
+            options.vocabulary,
+            characters.len(),
+            labels.len()
+        );
         return Err(failed(&problem));
     }
+    let special: Vec<AddedToken> = SPECIAL.into_iter().map(|token| AddedToken::from(token.to_owned(), true)).collect();
+    let trainer = UnigramTrainer::builder()
+        .show_progress(false)
+        .vocab_size((options.vocabulary - labels.len()) as u32)
+        .special_tokens(special)
+        .unk_token(Some("<unk>".to_owned()))
+        .initial_alphabet(characters.into_iter().collect())
+        .build()
+        .map_err(|cause| failed(&cause.to_string()))?;
     let mut model = Unigram::default();
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().map_err(|cause| failed(&cause.to_string()))?;
     let trained = pool.install(|| trainer.do_train(words.into_iter().collect(), &mut model));
     trained.map_err(|cause| failed(&cause.to_string()))?;
     let mut pieces: Vec<(String, f64)> = model.iter().skip(SPECIAL.len()).cloned().collect();
     settle_rare_characters(&mut pieces);
+    // Scores are logarithms: no two pieces together can score higher than one that has the highest score.
+    let highest = pieces.iter().map(|(_, score)| *score).fold(f64::NEG_INFINITY, f64::max);
+    pieces.retain(|(piece, _)| !labels.contains(piece));
+    pieces.extend(labels.iter().map(|label| (label.clone(), highest)));
     for (_, score) in &mut pieces {
         *score = (*score * SCORE_SCALE).round() / SCORE_SCALE;
     }

@@ -9,8 +9,8 @@ use super::source::{Blob, ReadAt};
 use super::value::Id;
 use crate::error::Problem;
 
-/// An array that needs re-ordering is read into memory; larger ones should be saved in C order.
-const MAX_REORDERED: u64 = 1 << 30;
+/// The most bytes of an array read at once, because of its order or because it is one sample's.
+const MAX_AT_ONCE: u64 = 1 << 30;
 
 #[derive(Clone, Debug)]
 pub(super) struct Array {
@@ -83,16 +83,16 @@ impl Array {
 }
 
 fn whole(blob: &Blob, source: &dyn ReadAt) -> Result<Vec<u8>, Problem> {
-    if blob.len() > MAX_REORDERED {
-        let problem = format!("an array of {} bytes is not in C order", blob.len());
-        return Err(Problem::with_hint(problem, "save it with numpy.ascontiguousarray"));
+    if blob.len() > MAX_AT_ONCE {
+        let problem = format!("an array of {} bytes would have to be read at once", blob.len());
+        return Err(Problem::with_hint(problem, "save it in C order, with numpy.ascontiguousarray"));
     }
     let mut bytes = vec![0; blob.len() as usize];
-    blob.read(source, 0, &mut bytes).map_err(unreadable)?;
+    blob.read(source, 0, &mut bytes).map_err(|cause| unreadable(&cause))?;
     Ok(bytes)
 }
 
-fn unreadable(cause: io::Error) -> Problem {
+fn unreadable(cause: &io::Error) -> Problem {
     Problem::new(format!("cannot read the array: {cause}"))
 }
 
@@ -139,7 +139,8 @@ impl Elements<'_> {
         match &self.storage {
             Storage::InOrder(blob, source) => {
                 let mut bytes = vec![0; length];
-                blob.read(*source, (row * length) as u64, &mut bytes).map_err(unreadable)?;
+                let read = blob.read(*source, (row * length) as u64, &mut bytes);
+                read.map_err(|cause| unreadable(&cause))?;
                 Ok(Cow::Owned(bytes))
             }
             Storage::Strided(all) => {
@@ -149,6 +150,16 @@ impl Elements<'_> {
                     bytes.extend_from_slice(&all[at..at + size]);
                 }
                 Ok(Cow::Owned(bytes))
+            }
+        }
+    }
+
+    /// The bytes of all elements, in C order.
+    pub(super) fn all(&self) -> Result<Vec<u8>, Problem> {
+        match &self.storage {
+            Storage::InOrder(blob, source) => whole(blob, *source),
+            Storage::Strided(_) => {
+                Ok((0..self.rows()).map(|row| self.row(row)).collect::<Result<Vec<_>, _>>()?.concat())
             }
         }
     }
@@ -197,12 +208,20 @@ impl<'d> Numbers<'d> {
 
     /// Reads a row as single precision, in C order; what does not fit becomes infinite.
     pub(crate) fn row(&self, row: usize) -> Result<Vec<f32>, Problem> {
-        let bytes = self.elements.row(row)?;
+        Ok(self.decode(&self.elements.row(row)?))
+    }
+
+    /// Reads all rows at once, for arrays of one sample.
+    pub(crate) fn all(&self) -> Result<Vec<f32>, Problem> {
+        Ok(self.decode(&self.elements.all()?))
+    }
+
+    fn decode(&self, bytes: &[u8]) -> Vec<f32> {
         let dtype = self.elements.dtype();
         if dtype.kind == Kind::Float(4) && !dtype.big_endian {
-            return Ok(bytes.as_chunks().0.iter().map(|value| f32::from_le_bytes(*value)).collect());
+            return bytes.as_chunks().0.iter().map(|value| f32::from_le_bytes(*value)).collect();
         }
         let size = (dtype.item_size() as usize).max(1);
-        Ok(bytes.chunks_exact(size).filter_map(|value| dtype.number(value)).map(|value| value as f32).collect())
+        bytes.chunks_exact(size).filter_map(|value| dtype.number(value)).map(|value| value as f32).collect()
     }
 }

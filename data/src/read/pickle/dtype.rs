@@ -118,10 +118,9 @@ impl Dtype {
             }
             Kind::Unicode(_) => {
                 let (points, _) = bytes.as_chunks::<4>();
-                let points = points.iter().map(|point| match self.big_endian {
-                    true => u32::from_be_bytes(*point),
-                    false => u32::from_le_bytes(*point),
-                });
+                let points = points
+                    .iter()
+                    .map(|point| if self.big_endian { u32::from_be_bytes(*point) } else { u32::from_le_bytes(*point) });
                 let text: String = points.map(char::from_u32).collect::<Option<_>>()?;
                 Some(text.trim_end_matches('\0').to_owned())
             }

@@ -294,18 +294,17 @@ impl Machine<'_> {
     }
 
     fn global(&mut self, opcode: u8) -> Result<(), PickleFault> {
-        let (module, name) = if opcode != 0x93 {
-            let line = |input: &mut Input<'_>| input.line(4096).map(|line| String::from_utf8_lossy(&line).into_owned());
-            (line(&mut self.input)?, line(&mut self.input)?)
-        } else {
+        let (module, name) = if opcode == 0x93 {
             let name = self.pop()?;
             let module = self.pop()?;
             (self.short_text(module)?, self.short_text(name)?)
+        } else {
+            let line = |input: &mut Input<'_>| input.line(4096).map(|line| String::from_utf8_lossy(&line).into_owned());
+            (line(&mut self.input)?, line(&mut self.input)?)
         };
         // `INST` calls what it names, and none of the allowed globals is written so.
         let global = Global::find(&module, &name).filter(|_| opcode != b'i');
-        let global = global
-            .ok_or_else(|| PickleFault::Global { module: shorten(&module), name: shorten(&name) })?;
+        let global = global.ok_or_else(|| PickleFault::Global { module: shorten(&module), name: shorten(&name) })?;
         self.push(Node::Global(global))
     }
 
@@ -346,8 +345,8 @@ impl Machine<'_> {
 
     /// Gives a value its number without pushing it.
     pub(super) fn allocate(&mut self, node: Node) -> Result<Id, PickleFault> {
-        let id = Id::new(self.nodes.len())
-            .ok_or(PickleFault::Limit { what: "values", limit: u64::from(u32::MAX) })?;
+        let too_many = || PickleFault::Limit { what: "values", limit: u64::from(u32::MAX) };
+        let id = Id::new(self.nodes.len()).ok_or_else(too_many)?;
         self.nodes.push(node);
         self.depths.push(0);
         Ok(id)

@@ -52,10 +52,10 @@ impl Machine<'_> {
             },
             (Global::Scalar, [dtype, bytes]) => self.scalar(*dtype, *bytes)?,
             (Global::FromBuffer, [bytes, dtype, shape, order]) => {
-                self.from_buffer(*bytes, *dtype, *shape, *order, None)?
+                self.array_of_buffer(*bytes, *dtype, *shape, *order, None)?
             }
             (Global::FromBuffer, [bytes, dtype, shape, order, axes]) => {
-                self.from_buffer(*bytes, *dtype, *shape, *order, Some(*axes))?
+                self.array_of_buffer(*bytes, *dtype, *shape, *order, Some(*axes))?
             }
             (Global::CodecsEncode, [text, codec]) => self.encode_latin1(*text, *codec)?,
             (Global::OrderedDict, []) => Node::Dict(Vec::new()),
@@ -126,7 +126,7 @@ impl Machine<'_> {
         Ok(())
     }
 
-    fn from_buffer(
+    fn array_of_buffer(
         &mut self,
         bytes: Id,
         dtype: Id,
@@ -238,8 +238,9 @@ impl Machine<'_> {
 
     fn shape(&self, id: Id) -> Result<Vec<u64>, PickleFault> {
         let axis = |id: &Id| match self.node(*id) {
-            Node::Int(length) => u64::try_from(*length)
-                .map_err(|_| PickleFault::Shape(format!("an axis of length {length}"))),
+            Node::Int(length) => {
+                u64::try_from(*length).map_err(|_| PickleFault::Shape(format!("an axis of length {length}")))
+            }
             other => Err(unexpected("the length of an axis", other)),
         };
         self.tuple(id)?.iter().map(axis).collect()

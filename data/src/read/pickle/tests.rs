@@ -109,7 +109,10 @@ fn functions_are_refused_by_name_and_never_run() {
     assert_eq!(refused(b"cos\nsystem\n(S'touch /tmp/owned'\ntR."), "os.system");
     assert_eq!(refused(b"\x80\x04\x8c\x08builtins\x8c\x04eval\x93\x8c\x011\x85R."), "builtins.eval");
     assert_eq!(refused(b"(S'id'\nios\nsystem\n."), "os.system");
-    assert_eq!(refused(b"\x80\x02cnumpy.testing._private.utils\nrunstring\n."), "numpy.testing._private.utils.runstring");
+    assert_eq!(
+        refused(b"\x80\x02cnumpy.testing._private.utils\nrunstring\n."),
+        "numpy.testing._private.utils.runstring"
+    );
     assert_eq!(refused(b"cnumpy.core.multiarray\nfromfile\n."), "numpy.core.multiarray.fromfile");
     let hostile = [b'c'].into_iter().chain([b'm'; 4000]).chain(*b"\nname\n.").collect::<Vec<u8>>();
     assert!(refused(&hostile).len() < 100);
@@ -236,7 +239,7 @@ fn a_file_cut_short_anywhere_is_an_error() {
 
 #[test]
 fn stack_and_memo_are_never_read_beyond_their_ends() {
-    for bytes in [&b"."[..], b"a.", b"t.", b"e.", b"0.", b"1.", b"2.", b"R.", b"b.", b"(N\x85.", b"N(\x85.", b"(}Nu."] {
+    for bytes in [&b"."[..], b"a.", b"t.", b"e.", b"0.", b"1.", b"2.", b"R.", b"b.", b"N(\x85.", b"(}Nu."] {
         assert!(matches!(fault(bytes), PickleFault::EmptyStack), "{bytes:?}");
     }
     assert_eq!(fault(b"h\x05."), PickleFault::NoMemo(5));
