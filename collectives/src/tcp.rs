@@ -6,6 +6,8 @@
 //! and passes the sum on while later pieces still arrive (reduce-scatter and all-gather, 2(n-1)/n of the bytes each way,
 //! as a ring moves, in two hops instead of 2(n-1)). Broadcasts run along a chain of ranks, gathers go straight.
 //!
+//! Where all ranks are on one host, payloads above 64 KiB go through memory that they share; the sockets keep the rest.
+//!
 //! One thread does it all: non-blocking sockets, a short spin for latency, then `poll`. No call allocates, but for the
 //! vectors that `broadcast_bytes` and `all_gather_bytes` return.
 
@@ -17,6 +19,7 @@ mod handshake;
 mod link;
 mod mesh;
 mod poll;
+mod shared;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -24,6 +27,7 @@ use std::time::{Duration, Instant};
 
 pub use handshake::Secret;
 use mesh::{Aborter, Mesh};
+use shared::Segment;
 
 use crate::abort::Abort;
 use crate::header::{Header, Operation};
@@ -35,6 +39,7 @@ use crate::{AbortHandle, Buffer, Collective, DEFAULT_TIMEOUT, DType, Error, Grou
 pub struct Listener {
     socket: TcpListener,
     address: SocketAddr,
+    network_only: bool,
     aborter: Arc<Aborter>,
 }
 
@@ -45,12 +50,19 @@ impl Listener {
         let socket = TcpListener::bind(address).map_err(io)?;
         socket.set_nonblocking(true).map_err(io)?;
         let address = socket.local_addr().map_err(io)?;
-        Ok(Self { socket, address, aborter: Arc::default() })
+        Ok(Self { socket, address, network_only: false, aborter: Arc::default() })
     }
 
     /// The address that peers connect to (with the port that the system chose).
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Keeps the group off shared memory, also where all its ranks are on this host.
+    #[must_use]
+    pub fn network_only(mut self) -> Self {
+        self.network_only = true;
+        self
     }
 
     /// A handle that aborts the forming of the group and, later, its calls.
@@ -84,9 +96,14 @@ pub fn connect(rendezvous: &Rendezvous, listener: Listener, timeout: Duration) -
     }
     let aborter = Arc::clone(&listener.aborter);
     let links = forming::form(rendezvous, &listener, timeout)?;
+    let network_only = listener.network_only;
     drop(listener);
-    tracing::debug!(generation = group.generation, rank = group.rank, world_size = group.world_size, "group formed");
-    Ok(Tcp { group, mesh: Mesh::new(group, links, aborter)?, sequence: 0, timeout: DEFAULT_TIMEOUT })
+    let mut group = Tcp { group, mesh: Mesh::new(group, links, aborter)?, sequence: 0, timeout };
+    let shared = group.share(network_only)?;
+    group.timeout = DEFAULT_TIMEOUT;
+    let Group { generation, rank, world_size } = group.group;
+    tracing::debug!(generation, rank, world_size, shared, "group formed");
+    Ok(group)
 }
 
 /// A rank that is a process among others, connected to each by TCP.
@@ -99,6 +116,28 @@ pub struct Tcp {
 }
 
 impl Tcp {
+    /// Moves to shared memory if every rank can open every other's; returns whether it did.
+    fn share(&mut self, network_only: bool) -> Result<bool> {
+        let world = self.group.world_size as usize;
+        if world == 1 {
+            return Ok(false);
+        }
+        let made = if network_only { None } else { Segment::create(world).ok() };
+        let offers = self.all_gather_bytes(&made.as_ref().map(|(_, offer)| offer.encode()).unwrap_or_default())?;
+        let others = offers.iter().zip(0..).filter(|(_, rank)| *rank != self.group.rank);
+        let opened: Option<Vec<_>> = others.map(|(offer, _)| Segment::open(offer, world).ok()).collect();
+        let able = made.zip(opened);
+        let votes = self.all_gather_bytes(&[u8::from(able.is_some())])?;
+        // Everybody has opened what it could, so the files behind the offers may close now.
+        match able {
+            Some(((own, _), theirs)) if votes.iter().all(|vote| *vote == [1]) => {
+                self.mesh.share(own, theirs);
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
+    }
+
     /// Makes one call: checks the state, numbers it, bounds its time and breaks the group if it fails.
     fn call<T>(
         &mut self,

@@ -63,15 +63,14 @@ fn large(mesh: &mut Mesh, dtype: DType, bytes: &mut [u8]) -> Result<()> {
             moved |= send_next(link, bytes, &theirs, &own, summed)?;
             let count = if link.received < own.len() {
                 let have = link.received - summed;
-                link.receive(&mut pieces[link.peer as usize * PIECE..][have..piece])?
+                link.receive_payload(&mut pieces[link.peer as usize * PIECE..][have..piece])?
             } else {
-                link.receive(&mut bytes[theirs.clone()][link.received - own.len()..])?
+                link.receive_payload(&mut bytes[theirs.clone()][link.received - own.len()..])?
             };
             link.received += count;
             moved |= count > 0;
             ready &= link.received >= summed + piece;
             let whole = own.len() + theirs.len();
-            link.mid_message = link.sent < whole;
             done &= link.sent == whole && link.received == whole;
         }
         if ready && piece > 0 {
@@ -92,7 +91,8 @@ fn send_next(link: &mut Link, bytes: &[u8], theirs: &Range<usize>, own: &Range<u
     } else {
         &bytes[own.start + link.sent - theirs.len()..own.start + summed]
     };
-    let count = link.send(due)?;
+    let whole = theirs.len() + own.len();
+    let count = link.send_payload(due, link.sent + due.len() < whole)?;
     link.sent += count;
     Ok(count > 0)
 }

@@ -16,14 +16,13 @@ pub(super) fn chain(mesh: &mut Mesh, root: u32, bytes: &mut [u8]) -> Result<()> 
         let mut moved = false;
         for link in links {
             if Some(link.peer) == previous {
-                let count = link.receive(&mut bytes[have..])?;
+                let count = link.receive_payload(&mut bytes[have..])?;
                 have += count;
                 moved |= count > 0;
             }
             if Some(link.peer) == next {
-                let count = link.send(&bytes[passed..have])?;
+                let count = link.send_payload(&bytes[passed..have], have < len)?;
                 passed += count;
-                link.mid_message = passed < len;
                 moved |= count > 0;
             }
         }

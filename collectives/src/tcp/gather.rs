@@ -2,34 +2,45 @@
 
 use super::mesh::{Mesh, Pass};
 use crate::Result;
-use crate::header::{HEADER_BYTES, Header};
+use crate::header::Header;
 
 /// Up to here the bytes ride behind the header.
 const SMALL: usize = 64 << 10;
 
 /// Sends `bytes` straight to every peer and receives theirs; the lengths are in the headers.
 pub(super) fn run(mesh: &mut Mesh, header: &Header, bytes: &[u8]) -> Result<Vec<Vec<u8>>> {
-    let inline = if bytes.len() <= SMALL { bytes } else { &[] };
+    let (inline, rest) = if bytes.len() <= SMALL { (bytes, &[][..]) } else { (&[][..], bytes) };
     mesh.announce(header, inline)?;
     let mut gathered = Vec::with_capacity(mesh.world());
     for rank in 0..mesh.world() {
         let len = if rank == mesh.rank() { 0 } else { mesh.announced_len(rank as u32)? };
         gathered.push(vec![0; len]);
     }
-    let already = inline.len();
+    // First what came with the headers, then what is sent now: the two may travel on different ways.
+    mesh.rewind();
     mesh.drive(|links, _| {
         let (mut moved, mut done) = (false, true);
         for link in links {
-            let sent = link.sent - HEADER_BYTES;
-            debug_assert!(sent >= already, "the inline bytes were sent with the header");
-            let count = link.send(&bytes[sent..])?;
-            link.sent += count;
-            link.mid_message = sent + count < bytes.len();
             let target = &mut gathered[link.peer as usize];
-            let received = link.receive(&mut target[link.received..])?;
+            if target.len() <= SMALL {
+                let count = link.receive(&mut target[link.received..])?;
+                link.received += count;
+                moved |= count > 0;
+                done &= link.received == target.len();
+            }
+        }
+        Ok(Pass::of(done, moved))
+    })?;
+    mesh.drive(|links, _| {
+        let (mut moved, mut done) = (false, true);
+        for link in links {
+            let sent = link.send_payload(&rest[link.sent..], false)?;
+            link.sent += sent;
+            let target = &mut gathered[link.peer as usize];
+            let received = link.receive_payload(&mut target[link.received..])?;
             link.received += received;
-            moved |= count > 0 || received > 0;
-            done &= sent + count == bytes.len() && link.received == target.len();
+            moved |= sent > 0 || received > 0;
+            done &= link.sent == rest.len() && link.received == target.len();
         }
         Ok(Pass::of(done, moved))
     })?;

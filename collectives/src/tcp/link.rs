@@ -5,7 +5,8 @@ use std::net::TcpStream;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
-use super::poll::{Events, READABLE, WRITABLE};
+use super::poll::{Events, LANE, READABLE, WRITABLE};
+use super::shared::Lane;
 use crate::header::{HEADER_BYTES, Header, Operation};
 use crate::{Error, Result};
 
@@ -31,6 +32,8 @@ pub(super) struct Link {
     pub(super) announced: Option<Header>,
     /// A message is half sent, so nothing else may be sent.
     pub(super) mid_message: bool,
+    /// Shared memory for large payloads, if the ranks of the group are on one host.
+    pub(super) lane: Option<Lane>,
     /// The peer has closed the connection after it had finished the current call.
     pub(super) left: bool,
 }
@@ -48,6 +51,7 @@ impl Link {
             received: 0,
             announced: None,
             mid_message: false,
+            lane: None,
             left: false,
         }
     }
@@ -92,6 +96,30 @@ impl Link {
             }
             Err(_) => Err(self.lost()),
         }
+    }
+
+    /// Sends of `bytes`, which are not the last of a payload if `more`, what there is room for.
+    pub(super) fn send_payload(&mut self, bytes: &[u8], more: bool) -> Result<usize> {
+        let Some(lane) = &self.lane else {
+            let count = self.send(bytes)?;
+            self.mid_message = more || count < bytes.len();
+            return Ok(count);
+        };
+        let count = lane.send(bytes);
+        if count < bytes.len() {
+            self.stuck_on |= LANE;
+        }
+        Ok(count)
+    }
+
+    /// Receives what is there of a payload into `target`.
+    pub(super) fn receive_payload(&mut self, target: &mut [u8]) -> Result<usize> {
+        let Some(lane) = &self.lane else { return self.receive(target) };
+        let count = lane.receive(target);
+        if count < target.len() {
+            self.stuck_on |= LANE;
+        }
+        Ok(count)
     }
 
     /// Receives what is there into `target`.

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use super::link::Link;
-use super::poll::{CLOSED, PollSet};
+use super::poll::{CLOSED, LANE, PollSet};
+use super::shared::{Lane, Segment};
 use crate::abort::Abort;
 use crate::buffer::bytes_of;
 use crate::header::{HEADER_BYTES, Header, Operation};
@@ -15,6 +16,8 @@ use crate::{Error, Group, Result};
 /// Tries without any progress before the thread sleeps in `poll`. Each gives way to other threads, so that ranks which share
 /// a core do not hinder one another; more than a few gain nothing there and cost a time slice where others compute.
 const SPINS: u32 = 5;
+/// How long the bell of the shared memory is listened to before the sockets are looked at for peers that closed.
+const LISTEN: Duration = Duration::from_millis(5);
 /// The largest length that a peer may announce where ours does not bound it.
 const MAX_ANNOUNCED: u64 = 4 << 30;
 /// The piece in which large sums are received and added: all ranks' pieces together stay in the second-level cache.
@@ -84,6 +87,8 @@ pub(super) struct Mesh {
     links: Vec<Link>,
     /// Room for one piece from every rank, as words for alignment.
     pieces: Vec<u64>,
+    /// Our shared memory, if the ranks of the group are on one host.
+    segment: Option<Arc<Segment>>,
     aborter: Arc<Aborter>,
     polled: PollSet,
     broken: Option<Error>,
@@ -104,6 +109,7 @@ impl Mesh {
             group,
             links,
             pieces: vec![0; room],
+            segment: None,
             aborter,
             polled: PollSet::default(),
             broken: None,
@@ -111,6 +117,16 @@ impl Mesh {
             timeout: Duration::ZERO,
             deadline: Instant::now(),
         })
+    }
+
+    /// From now on large payloads travel through shared memory; `theirs` are the other ranks' segments, by rank.
+    pub(super) fn share(&mut self, own: Segment, theirs: Vec<Segment>) {
+        let own = Arc::new(own);
+        let rank = self.rank();
+        for (link, theirs) in self.links.iter_mut().zip(theirs) {
+            link.lane = Some(Lane::new(Arc::clone(&own), theirs, rank, link.peer as usize));
+        }
+        self.segment = Some(own);
     }
 
     pub(super) fn rank(&self) -> usize {
@@ -199,6 +215,8 @@ impl Mesh {
     /// Makes passes until one is done; sleeps when none can move; fails on abort and at the deadline.
     pub(super) fn drive(&mut self, mut pass: impl FnMut(&mut [Link], &mut [u8]) -> Result<Pass>) -> Result<()> {
         let mut stuck = 0;
+        // Set while the peers know that we are about to sleep, with what our bell showed before the last pass.
+        let mut armed = None;
         loop {
             if self.aborter.is_aborted() {
                 return Err(Error::Aborted);
@@ -206,41 +224,59 @@ impl Mesh {
             for link in &mut self.links {
                 link.stuck_on = 0;
             }
-            match pass(&mut self.links, bytes_of(&mut self.pieces))? {
-                Pass::Done => return Ok(()),
-                Pass::Moved => stuck = 0,
-                Pass::Stuck => {
+            let outcome = pass(&mut self.links, bytes_of(&mut self.pieces));
+            match outcome {
+                Ok(Pass::Stuck) if stuck < SPINS => {
                     stuck += 1;
-                    if stuck <= SPINS {
-                        std::thread::yield_now();
-                    } else {
-                        self.sleep()?;
+                    std::thread::yield_now();
+                }
+                Ok(Pass::Stuck) => match (&self.segment, armed.take()) {
+                    (Some(segment), None) if self.links.iter().any(|link| link.stuck_on & LANE != 0) => {
+                        armed = Some(segment.arm());
+                    }
+                    (_, seen) => self.sleep(seen)?,
+                },
+                outcome => {
+                    stuck = 0;
+                    if let (Some(segment), Some(_)) = (&self.segment, armed.take()) {
+                        segment.disarm();
+                    }
+                    if outcome? == Pass::Done {
+                        return Ok(());
                     }
                 }
             }
         }
     }
 
-    /// Sleeps until a link that the last pass was stuck on is ready, or a peer that is waited for no more closes.
-    fn sleep(&mut self) -> Result<()> {
+    /// Sleeps until something that the last pass was stuck on may have changed, or a peer that is waited for no more closes.
+    /// With `seen` that is our bell; the sockets are looked at when it has not rung for a while.
+    fn sleep(&mut self, seen: Option<u32>) -> Result<()> {
+        let waiting_for = self.links.iter().find(|link| link.stuck_on != 0).map_or(0, |link| link.peer);
         let left = self.deadline.saturating_duration_since(Instant::now());
-        self.polled.clear();
-        let mut waiting_for = None;
-        for link in &self.links {
-            if link.stuck_on != 0 {
-                waiting_for.get_or_insert(link.peer);
+        if left.is_zero() {
+            return Err(Error::Timeout { operation: self.operation, rank: waiting_for, after: self.timeout });
+        }
+        let mut at_most = left;
+        if let (Some(segment), Some(seen)) = (&self.segment, seen) {
+            let before = Instant::now();
+            segment.sleep(seen, left.min(LISTEN));
+            segment.disarm();
+            if before.elapsed() < LISTEN {
+                return Ok(());
             }
-            let events = if link.stuck_on == 0 && !link.left { CLOSED } else { link.stuck_on };
+            at_most = Duration::ZERO;
+        }
+        self.polled.clear();
+        for link in &self.links {
+            let sockets = link.stuck_on & !LANE;
+            let events = if sockets == 0 && !link.left { CLOSED } else { sockets };
             // A negative descriptor is skipped by the kernel and keeps the places in step with the links.
             self.polled.add(if events == 0 { -1 } else { link.fd() }, events);
         }
-        if left.is_zero() {
-            let rank = waiting_for.unwrap_or_default();
-            return Err(Error::Timeout { operation: self.operation, rank, after: self.timeout });
-        }
-        self.polled.wait(left).map_err(|source| Error::io("wait for peers", source))?;
+        self.polled.wait(at_most).map_err(|source| Error::io("wait for peers", source))?;
         for (place, link) in self.links.iter_mut().enumerate() {
-            if link.stuck_on == 0 && !link.left && self.polled.happened(place, CLOSED) {
+            if link.stuck_on & !LANE == 0 && !link.left && self.polled.happened(place, CLOSED) {
                 link.judge_leaving()?;
             }
         }

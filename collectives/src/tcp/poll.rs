@@ -12,6 +12,8 @@ use nix::libc;
 /// A set of events.
 pub(super) type Events = libc::c_short;
 
+/// Not an event of a socket: shared memory has to change.
+pub(super) const LANE: Events = 1 << 14;
 /// The peer has closed its side, though data may be left to read.
 pub(super) const CLOSED: Events = libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR;
 pub(super) const READABLE: Events = libc::POLLIN;
