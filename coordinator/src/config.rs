@@ -110,7 +110,8 @@ fn is_loopback(ip: IpAddr) -> bool {
 
 fn lease(text: &str) -> Result<Duration, Error> {
     let bad = |problem: String| Error::Value { name: "lease", value: text.to_owned(), problem };
-    let span: jiff::SignedDuration = text.parse().map_err(|_| bad("expected a duration such as 5s or 500ms".to_owned()))?;
+    let span: jiff::SignedDuration =
+        text.parse().map_err(|_| bad("expected a duration such as 5s or 500ms".to_owned()))?;
     let lease = Duration::try_from(span).map_err(|_| bad("is negative".to_owned()))?;
     if lease < Config::SHORTEST_LEASE {
         return Err(bad(format!("is shorter than {} ms", Config::SHORTEST_LEASE.as_millis())));
@@ -133,7 +134,8 @@ mod tests {
         assert_eq!(plain.listen.to_string(), "127.0.0.1:7800");
         assert_eq!(plain.lease, Duration::from_secs(5));
 
-        let set = environment(&[("UNIMSE_STATE", "/env"), ("UNIMSE_LEASE", "2s"), ("AWS_REGION", "eu"), ("OTHER", "x")]);
+        let set =
+            environment(&[("UNIMSE_STATE", "/env"), ("UNIMSE_LEASE", "2s"), ("AWS_REGION", "eu"), ("OTHER", "x")]);
         let flags = Flags { lease: Some("1500ms".to_owned()), ..Flags::default() };
         let config = Config::resolve(flags, set).unwrap();
         assert_eq!(config.state, PathBuf::from("/env"));
@@ -145,7 +147,12 @@ mod tests {
     #[test]
     fn other_machines_are_let_in_only_when_asked_for() {
         let open = |insecure_bind| {
-            let flags = Flags { state: Some("/s".into()), listen: Some("0.0.0.0:7800".to_owned()), insecure_bind, ..Flags::default() };
+            let flags = Flags {
+                state: Some("/s".into()),
+                listen: Some("0.0.0.0:7800".to_owned()),
+                insecure_bind,
+                ..Flags::default()
+            };
             Config::resolve(flags, [])
         };
         let error = open(false).unwrap_err();

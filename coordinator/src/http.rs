@@ -130,7 +130,8 @@ mod tests {
         for name in ["localhost:7800", "127.0.0.1", "127.0.0.1:7800", "[::1]:7800", "LOCALHOST", ""] {
             assert!(is_own_name(name), "{name}");
         }
-        for name in ["evil.example", "evil.example:7800", "127.0.0.1.evil.example", "10.0.0.1:7800", "localhost.evil:1"] {
+        for name in ["evil.example", "evil.example:7800", "127.0.0.1.evil.example", "10.0.0.1:7800", "localhost.evil:1"]
+        {
             assert!(!is_own_name(name), "{name}");
         }
     }

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use unimse_core::machine::{Event, Machine, State};
 use unimse_core::time::Timestamp;
 
-pub use memory::{FaultyJournal, MemoryJournal};
+pub use memory::{Faults, FaultyJournal, MemoryJournal};
 pub use sqlite::SqliteJournal;
 
 /// Why the journal did not do as asked.
@@ -30,7 +30,9 @@ pub enum Error {
     #[error("the journal {place} has version {found}, this program knows up to {known}\nhint: use the newer program")]
     Newer { place: String, found: i64, known: i64 },
     /// Not in the mode that makes commits durable.
-    #[error("the journal {place} runs with {setting} = {found}, not {wanted}\nhint: put the state folder on a local disk")]
+    #[error(
+        "the journal {place} runs with {setting} = {found}, not {wanted}\nhint: put the state folder on a local disk"
+    )]
     Setting { place: String, setting: &'static str, found: String, wanted: &'static str },
     /// The disk failed, or somebody else writes: what was to be written may or may not be there.
     #[error("could not {action} the journal {}", place.display())]

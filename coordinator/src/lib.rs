@@ -32,4 +32,4 @@ mod state_dir;
 
 pub use config::Config;
 pub use handle::Handle;
-pub use running::{Error, Running, start};
+pub use running::{Error, Running, start, start_with};

@@ -18,14 +18,26 @@ use tonic::transport::server::{Connected, TcpConnectInfo};
 
 /// Connections at a time; more are closed at once.
 const MOST: usize = 1024;
-/// How long a connection may take for its first byte, and later between two.
-const FIRST_BYTE: Duration = Duration::from_secs(10);
-const SILENCE: Duration = Duration::from_secs(60);
+
+/// How long a connection may be silent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    /// Before its first byte.
+    pub(crate) first: Duration,
+    /// Later, between two.
+    pub(crate) between: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { first: Duration::from_secs(10), between: Duration::from_secs(60) }
+    }
+}
 
 /// Accepts connections until it is dropped.
-pub(crate) fn connections(listener: TcpListener) -> impl Stream<Item = io::Result<Guarded>> {
+pub(crate) fn connections(listener: TcpListener, patience: Patience) -> impl Stream<Item = io::Result<Guarded>> {
     let room = Arc::new(Semaphore::new(MOST));
-    unfold((listener, room), |(listener, room)| async move {
+    unfold((listener, room), move |(listener, room)| async move {
         loop {
             match listener.accept().await {
                 Ok((stream, peer)) => {
@@ -34,7 +46,7 @@ pub(crate) fn connections(listener: TcpListener) -> impl Stream<Item = io::Resul
                         continue;
                     };
                     let _slower_without = stream.set_nodelay(true);
-                    return Some((Ok(Guarded::new(stream, permit)), (listener, room)));
+                    return Some((Ok(Guarded::new(stream, permit, patience)), (listener, room)));
                 }
                 Err(error) => {
                     // Out of file descriptors, most likely: give those that have one time to end.
@@ -58,19 +70,25 @@ pub(crate) async fn bind(address: SocketAddr) -> io::Result<(TcpListener, Socket
 pub(crate) struct Guarded {
     stream: TcpStream,
     deadline: Pin<Box<Sleep>>,
+    patience: Patience,
     _room: OwnedSemaphorePermit,
 }
 
 impl Guarded {
-    fn new(stream: TcpStream, room: OwnedSemaphorePermit) -> Self {
-        Self { stream, deadline: Box::pin(sleep_until(Instant::now() + FIRST_BYTE)), _room: room }
+    fn new(stream: TcpStream, room: OwnedSemaphorePermit, patience: Patience) -> Self {
+        Self { stream, deadline: Box::pin(sleep_until(Instant::now() + patience.first)), patience, _room: room }
     }
 }
 
 impl AsyncRead for Guarded {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         if let Poll::Ready(read) = Pin::new(&mut self.stream).poll_read(context, buffer) {
-            self.deadline.as_mut().reset(Instant::now() + SILENCE);
+            let deadline = Instant::now() + self.patience.between;
+            self.deadline.as_mut().reset(deadline);
             return Poll::Ready(read);
         }
         ready!(self.deadline.as_mut().poll(context));
@@ -119,16 +137,16 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_connection_that_says_nothing_is_given_up() {
         let (listener, address) = bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
-        let mut incoming = Box::pin(connections(listener));
+        let patience = Patience { first: Duration::from_secs(30), between: Duration::from_millis(50) };
+        let mut incoming = Box::pin(connections(listener, patience));
         let mut peer = TcpStream::connect(address).await.unwrap();
         let mut guarded = incoming.next().await.unwrap().unwrap();
         peer.write_all(b"x").await.unwrap();
         let mut buffer = [0; 8];
         assert_eq!(guarded.read(&mut buffer).await.unwrap(), 1);
-        // The paused clock jumps to the deadline as soon as nothing else can happen.
         let error = guarded.read(&mut buffer).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }

@@ -74,7 +74,11 @@ impl Meters {
         text.counter("unimse_stale_total", "Words of generations that are over.", get(&self.stale));
         text.counter("unimse_snapshots_total", "Snapshots of the state.", get(&self.snapshots));
         text.counter("unimse_sessions_opened_total", "Sessions of agents.", get(&self.sessions_opened));
-        text.counter("unimse_sessions_dropped_total", "Sessions that the coordinator ended.", get(&self.sessions_dropped));
+        text.counter(
+            "unimse_sessions_dropped_total",
+            "Sessions that the coordinator ended.",
+            get(&self.sessions_dropped),
+        );
         text.gauge("unimse_journal_full", "1 while the journal finds no room.", f64::from(u8::from(self.is_full())));
         text.head("unimse_commit_seconds", "histogram", "Time to make one turn durable.");
         let mut sum = 0;

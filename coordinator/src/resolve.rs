@@ -40,7 +40,10 @@ where
 {
     let missing = || Error::NotFound { what: format!("there is no {kind} `{text}`") };
     if text == LAST {
-        return known.last().map(|(id, _)| id).ok_or_else(|| Error::NotFound { what: format!("there is no {kind} yet") });
+        return known
+            .last()
+            .map(|(id, _)| id)
+            .ok_or_else(|| Error::NotFound { what: format!("there is no {kind} yet") });
     }
     if let Ok(id) = text.parse::<I>()
         && known.clone().any(|(other, _)| other == id)

@@ -12,6 +12,7 @@ use unimse_proto::server;
 use crate::config::Config;
 use crate::handle::{About, Handle};
 use crate::journal::{self, Journal, SqliteJournal};
+use crate::listener::Patience;
 use crate::meters::Meters;
 use crate::service::{INBOX, Parts, Service};
 use crate::state_dir::{self, StateDir};
@@ -33,7 +34,9 @@ pub enum Error {
     #[error(transparent)]
     Telemetry(#[from] telemetry::Error),
     /// The address is taken, or not of this machine.
-    #[error("could not listen on {address}\nhint: is another coordinator running there? choose another port with --listen")]
+    #[error(
+        "could not listen on {address}\nhint: is another coordinator running there? choose another port with --listen"
+    )]
     Bind { address: SocketAddr, source: std::io::Error },
     /// The loop is gone without a word: a mistake of ours.
     #[error("the loop has died; see the log")]
@@ -59,6 +62,12 @@ pub async fn start(config: Config) -> Result<Running, Error> {
     let state_dir = StateDir::claim(&config.state)?;
     let journal = SqliteJournal::open(&state_dir.path("journal.db"))?;
     start_on(config, state_dir, Box::new(journal)).await
+}
+
+/// Starts on a journal of one's own; the state folder holds only the telemetry then.
+pub async fn start_with(config: Config, journal: Box<dyn Journal>) -> Result<Running, Error> {
+    let state_dir = StateDir::claim(&config.state)?;
+    start_on(config, state_dir, journal).await
 }
 
 async fn start_on(config: Config, state_dir: StateDir, mut journal: Box<dyn Journal>) -> Result<Running, Error> {
@@ -159,7 +168,7 @@ async fn serve(handle: Handle, socket: tokio::net::TcpListener, address: SocketA
         .http2_max_header_list_size(64 << 10)
         .http2_max_pending_accept_reset_streams(Some(64))
         .add_routes(routes)
-        .serve_with_incoming_shutdown(listener::connections(socket), shutdown.cancelled())
+        .serve_with_incoming_shutdown(listener::connections(socket, Patience::default()), shutdown.cancelled())
         .await;
     if let Err(error) = served {
         tracing::error!(%error, "the server has ended");

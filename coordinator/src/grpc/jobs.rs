@@ -110,7 +110,12 @@ pub(super) async fn command(handle: &Handle, job: &str, command: JobCommand) -> 
     Ok(())
 }
 
-pub(super) async fn resume(handle: &Handle, job: &str, from: Option<String>, spec: Option<JobSpec>) -> Result<(), Error> {
+pub(super) async fn resume(
+    handle: &Handle,
+    job: &str,
+    from: Option<String>,
+    spec: Option<JobSpec>,
+) -> Result<(), Error> {
     let job = resolve(handle, job).await?;
     let look = move |present: &crate::service::Present<'_>| {
         present.machine.state().jobs.get(&job).map(|job| job.checkpoint_uri.clone()).unwrap_or_default()

@@ -160,7 +160,10 @@ fn finite(mut report: Report) -> Report {
     let keep = |metrics: &mut BTreeMap<String, f64>| metrics.retain(|_, value| value.is_finite());
     match &mut report.kind {
         ReportKind::Evaluated { metrics, .. } | ReportKind::Committed { metrics, .. } => keep(metrics),
-        ReportKind::Ready(_) | ReportKind::PeerLost { .. } | ReportKind::Finished { .. } | ReportKind::Exited { .. } => {}
+        ReportKind::Ready(_)
+        | ReportKind::PeerLost { .. }
+        | ReportKind::Finished { .. }
+        | ReportKind::Exited { .. } => {}
     }
     report
 }

@@ -86,7 +86,16 @@ pub(super) async fn status(handle: &Handle) -> Result<String, Error> {
         nodes.retain(recent);
         nodes.truncate(200);
         let sweeps = state.sweeps.values().rev().take(SWEEPS).map(|sweep| present.machine.sweep_view(sweep)).collect();
-        Status { info, now: present.now, jobs, older: ended.saturating_sub(ENDED), nodes, sweeps, news: news(present), full }
+        Status {
+            info,
+            now: present.now,
+            jobs,
+            older: ended.saturating_sub(ENDED),
+            nodes,
+            sweeps,
+            news: news(present),
+            full,
+        }
     };
     Ok(render(&handle.query(look).await?))
 }

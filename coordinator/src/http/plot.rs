@@ -61,9 +61,12 @@ impl Plot {
             (low.min(point.value), high.max(point.value))
         });
         // A flat curve runs through the middle.
-        let (low, high) = if high > low { (low, high) } else { (low - 0.5 * low.abs().max(1.0), high + 0.5 * high.abs().max(1.0)) };
+        let (low, high) =
+            if high > low { (low, high) } else { (low - 0.5 * low.abs().max(1.0), high + 0.5 * high.abs().max(1.0)) };
         let (from, to) = (first.step.0 as f64, last.step.0 as f64);
-        let x = |step: u64| LEFT + (WIDTH - LEFT - RIGHT) * if to > from { (step as f64 - from) / (to - from) } else { 0.5 };
+        let x = |step: u64| {
+            LEFT + (WIDTH - LEFT - RIGHT) * if to > from { (step as f64 - from) / (to - from) } else { 0.5 }
+        };
         let y = |value: f64| TOP + (HEIGHT - TOP - BOTTOM) * (high - value) / (high - low);
         let mut line = String::new();
         let mut pen = 'M';

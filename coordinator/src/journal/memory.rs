@@ -61,25 +61,36 @@ impl Journal for MemoryJournal {
     }
 }
 
-/// How many of the next writes find no room.
+/// How many of the next writes find no room; clones share it.
 #[derive(Clone, Debug, Default)]
+pub struct Faults(Arc<Mutex<u32>>);
+
+impl Faults {
+    /// Lets the next `writes` writes (appends, snapshots and probes) fail for want of room.
+    pub fn fill(&self, writes: u32) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = writes;
+    }
+}
+
+/// A journal whose disk fills up on purpose.
+#[derive(Debug)]
 pub struct FaultyJournal<J> {
     inner: J,
-    full: Arc<Mutex<u32>>,
+    faults: Faults,
 }
 
 impl<J> FaultyJournal<J> {
     pub fn new(inner: J) -> Self {
-        Self { inner, full: Arc::default() }
+        Self { inner, faults: Faults::default() }
     }
 
-    /// Lets the next `writes` writes (appends, snapshots and probes) fail for want of room.
-    pub fn fill(&self, writes: u32) {
-        *self.full.lock().unwrap_or_else(PoisonError::into_inner) = writes;
+    /// The hand on the tap.
+    pub fn faults(&self) -> Faults {
+        self.faults.clone()
     }
 
     fn room(&self) -> Result<(), Error> {
-        let mut full = self.full.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut full = self.faults.0.lock().unwrap_or_else(PoisonError::into_inner);
         if *full == 0 {
             return Ok(());
         }

@@ -44,7 +44,9 @@ impl SqliteJournal {
         let failed = |action| move |source| explain(action, place, source);
         let connection = Connection::open(place).map_err(failed("open"))?;
         connection.busy_timeout(std::time::Duration::from_secs(5)).map_err(failed("open"))?;
-        for (setting, wanted, found) in [("journal_mode", "wal", "WAL"), ("synchronous", "2", "FULL"), ("foreign_keys", "1", "ON")] {
+        for (setting, wanted, found) in
+            [("journal_mode", "wal", "WAL"), ("synchronous", "2", "FULL"), ("foreign_keys", "1", "ON")]
+        {
             connection.pragma_update(None, setting, found).map_err(failed("configure"))?;
             assert_setting(&connection, place, setting, wanted)?;
         }
@@ -58,8 +60,10 @@ impl SqliteJournal {
     fn prepare_schema(&mut self) -> Result<(), Error> {
         let place = self.place.clone();
         let failed = |action| move |source| explain(action, &place, source);
-        let version: i64 =
-            self.connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed.clone()("read"))?;
+        let version: i64 = self
+            .connection
+            .pragma_query_value(None, "user_version", |row| row.get(0))
+            .map_err(failed.clone()("read"))?;
         if version > VERSION {
             return Err(Error::Newer { place: self.named(), found: version, known: VERSION });
         }
@@ -79,7 +83,8 @@ impl SqliteJournal {
 
     fn write(&mut self, action: &'static str) -> Result<Transaction<'_>, Error> {
         let place = &self.place;
-        Transaction::new(&mut self.connection, TransactionBehavior::Immediate).map_err(|source| explain(action, place, source))
+        Transaction::new(&mut self.connection, TransactionBehavior::Immediate)
+            .map_err(|source| explain(action, place, source))
     }
 
     fn named(&self) -> String {
@@ -107,11 +112,15 @@ impl SqliteJournal {
 impl Journal for SqliteJournal {
     fn claim(&mut self, cluster: &str) -> Result<Identity, Error> {
         self.commit("claim", |write| {
-            write.execute("INSERT INTO identity (id, cluster, epoch) VALUES (1, ?1, 0) ON CONFLICT DO NOTHING", [cluster])?;
+            write.execute(
+                "INSERT INTO identity (id, cluster, epoch) VALUES (1, ?1, 0) ON CONFLICT DO NOTHING",
+                [cluster],
+            )?;
             write.execute("UPDATE identity SET epoch = epoch + 1", [])?;
             Ok(())
         })?;
-        let read = self.connection.query_row("SELECT cluster, epoch FROM identity", [], |row| Ok((row.get(0)?, row.get(1)?)));
+        let read =
+            self.connection.query_row("SELECT cluster, epoch FROM identity", [], |row| Ok((row.get(0)?, row.get(1)?)));
         let (cluster, epoch): (String, i64) = read.map_err(|source| explain("read", &self.place, source))?;
         Ok(Identity { cluster, epoch: epoch.cast_unsigned() })
     }
@@ -136,7 +145,8 @@ impl Journal for SqliteJournal {
             .map_err(failed)?;
         let mut rows = rows.query([last]).map_err(failed)?;
         while let Some(row) = rows.next().map_err(failed)? {
-            let read = || Ok::<_, rusqlite::Error>((row.get(0)?, row.get::<_, i64>(1)?, row.get_ref(2)?, row.get_ref(3)?));
+            let read =
+                || Ok::<_, rusqlite::Error>((row.get(0)?, row.get::<_, i64>(1)?, row.get_ref(2)?, row.get_ref(3)?));
             let (seq, at, lines, digest) = read().map_err(failed)?;
             let at = Timestamp(at.cast_unsigned());
             if seq != last + 1 {
@@ -183,14 +193,20 @@ impl Journal for SqliteJournal {
 
     fn probe(&mut self) -> Result<(), Error> {
         self.commit("write to", |write| {
-            let statement = "INSERT INTO probe (id, room) VALUES (1, zeroblob(?1)) ON CONFLICT DO UPDATE SET room = excluded.room";
+            let statement =
+                "INSERT INTO probe (id, room) VALUES (1, zeroblob(?1)) ON CONFLICT DO UPDATE SET room = excluded.room";
             write.execute(statement, [ROOM]).map(drop)
         })?;
         self.commit("write to", |write| write.execute("DELETE FROM probe", []).map(drop))
     }
 }
 
-fn assert_setting(connection: &Connection, place: &Path, setting: &'static str, wanted: &'static str) -> Result<(), Error> {
+fn assert_setting(
+    connection: &Connection,
+    place: &Path,
+    setting: &'static str,
+    wanted: &'static str,
+) -> Result<(), Error> {
     let read = connection.pragma_query_value(None, setting, |row| row.get::<_, rusqlite::types::Value>(0));
     let found = match read.map_err(|source| explain("read", place, source))? {
         rusqlite::types::Value::Text(text) => text,

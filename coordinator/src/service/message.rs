@@ -91,15 +91,31 @@ pub(crate) enum Word {
 pub(crate) type Query = Box<dyn FnOnce(&Present<'_>) + Send>;
 
 pub(crate) enum Message {
-    Apply { event: Event, encoded: Encoded, reply: Reply<Answer> },
-    Hello { hello: Box<Hello>, register: Event, encoded: Encoded, link: Link, reply: oneshot::Sender<Result<SessionKey, Rejection>> },
-    Word { session: SessionKey, word: Word, reply: Reply<()> },
+    Apply {
+        event: Event,
+        encoded: Encoded,
+        reply: Reply<Answer>,
+    },
+    Hello {
+        hello: Box<Hello>,
+        register: Event,
+        encoded: Encoded,
+        link: Link,
+        reply: oneshot::Sender<Result<SessionKey, Rejection>>,
+    },
+    Word {
+        session: SessionKey,
+        word: Word,
+        reply: Reply<()>,
+    },
     Heartbeat(SessionKey),
     /// The stream of that session has ended.
     Closed(SessionKey),
     /// Looks at the state after everything that was said before.
     Query(Query),
-    Stop { snapshot: bool },
+    Stop {
+        snapshot: bool,
+    },
 }
 
 impl fmt::Debug for Message {

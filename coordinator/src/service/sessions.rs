@@ -44,7 +44,9 @@ impl Sessions {
         let namesake = machine.namesake(&hello.info);
         if namesake.and_then(|worker| self.links.get(&worker)).is_some_and(|(_, link)| !link.orders.is_closed()) {
             let node = &hello.info.node;
-            return reject(format!("a worker named `{node}` is connected already; give each agent of a machine its own --name"));
+            return reject(format!(
+                "a worker named `{node}` is connected already; give each agent of a machine its own --name"
+            ));
         }
         Ok(())
     }

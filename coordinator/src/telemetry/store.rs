@@ -133,7 +133,8 @@ impl Store {
         let mut statement = self.connection.prepare_cached(
             "SELECT place, generation, rank, number, at, level, text FROM logs WHERE job = ?1 ORDER BY place DESC LIMIT ?2",
         )?;
-        let mut end = statement.query_map(params![job.0, limit(lines)], entry)?.collect::<rusqlite::Result<Vec<_>>>()?;
+        let mut end =
+            statement.query_map(params![job.0, limit(lines)], entry)?.collect::<rusqlite::Result<Vec<_>>>()?;
         end.reverse();
         Ok(end)
     }
@@ -169,7 +170,8 @@ fn write_steps(
             digest.execute(params![job, step, record.digest, generation])?;
         }
         for (name, value) in &record.values {
-            let known = names.get(name).or_else(|| named.iter().find(|(new, _)| new == name).map(|(_, id)| id)).copied();
+            let known =
+                names.get(name).or_else(|| named.iter().find(|(new, _)| new == name).map(|(_, id)| id)).copied();
             let id = match known {
                 Some(id) => id,
                 None => {

@@ -29,7 +29,12 @@ fn steps(generation: u64, range: std::ops::Range<u64>, loss: f64) -> Write {
 
 fn logs(generation: u64, rank: u32, numbers: std::ops::Range<u64>, text: &str) -> Write {
     let line = |number| LogLine { number, at: Timestamp(number), level: "info".to_owned(), text: text.to_owned() };
-    Write::Logs(Logs { job: JobId(7), generation: Generation(generation), rank: Rank(rank), lines: numbers.map(line).collect() })
+    Write::Logs(Logs {
+        job: JobId(7),
+        generation: Generation(generation),
+        rank: Rank(rank),
+        lines: numbers.map(line).collect(),
+    })
 }
 
 fn query(names: &[&str], since: u64) -> MetricQuery {
