@@ -67,7 +67,8 @@ pub(crate) async fn run(context: &Context, client: &Client, request: Request) ->
         quiet: context.settings.quiet,
         zone: TimeZone::system(),
     };
-    let telling = Telling { named: request.jobs.len() > 1, progress: screen.bars.is_none() };
+    let telling =
+        Telling { named: request.jobs.len() > 1, milestones: request.logs.is_none(), progress: screen.bars.is_none() };
     let mut stories: Vec<Story> = request.jobs.iter().map(|&job| Story::new(job, telling)).collect();
     let deadline = request.timeout.map(|timeout| Instant::now() + timeout);
     let mut lost = false;
@@ -102,9 +103,10 @@ pub(crate) async fn run(context: &Context, client: &Client, request: Request) ->
                 screen.show(index, &stories[index]);
             }
             News::Log(entry) => screen.log(&entry, request.logs.map_or(LogsTo::Stdout, |logs| logs.to))?,
-            News::Lost(reason) => {
+            News::Lost => {
                 if !lost {
-                    screen.say(&format!("lost the coordinator ({reason}); the jobs go on, trying again"));
+                    screen
+                        .say(&format!("lost the coordinator at {}; training goes on, trying again", client.endpoint()));
                 }
                 lost = true;
             }

@@ -24,6 +24,9 @@ pub(crate) struct UpArgs {
     /// The address to listen on; port 0 takes a free one
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7800")]
     pub(crate) listen: String,
+    /// Listen on an address that other machines reach, although nothing is encrypted or checked yet
+    #[arg(long)]
+    pub(crate) insecure_bind: bool,
     /// Start trainers that only count, without libtorch: for trying out clusters
     #[arg(long, hide = true)]
     pub(crate) fake_trainers: bool,

@@ -92,7 +92,8 @@ async fn tell(
         context.say(&format!("{job} was submitted before with this key; nothing new was started"));
     }
     if !args.follow {
-        context.say(&format!("  follow it: unimse logs -f {job}    all about it: unimse show {job}"));
+        let url = &context.settings.coordinator;
+        context.say(&format!("  follow it: unimse logs -f {job}    in a browser: {url}/jobs/{job}"));
     }
     Ok(())
 }

@@ -28,7 +28,7 @@ pub(super) enum News {
     /// A line of its log.
     Log(LogEntry),
     /// The coordinator cannot be reached for now.
-    Lost(String),
+    Lost,
     /// It can be reached again.
     Back,
     /// Trying again would not help.
@@ -61,21 +61,13 @@ fn is_transient(error: &RemoteError) -> bool {
     matches!(error, RemoteError::Unreachable { .. } | RemoteError::Unavailable { .. })
 }
 
-/// The part of an error that says what happened, without the hint.
-fn reason(error: &RemoteError) -> String {
-    match error {
-        RemoteError::Unreachable { reason, .. } | RemoteError::Unavailable { reason } => reason.clone(),
-        other => other.to_string(),
-    }
-}
-
 /// Tells a broken connection, or ends; true means to try again.
 async fn broken(error: RemoteError, news: &mpsc::Sender<News>) -> bool {
     if !is_transient(&error) {
         let _ = news.send(News::Failed(error.into())).await;
         return false;
     }
-    if news.send(News::Lost(reason(&error))).await.is_err() {
+    if news.send(News::Lost).await.is_err() {
         return false;
     }
     tokio::time::sleep(RETRY).await;

@@ -21,6 +21,8 @@ const PROGRESS_EVERY: u64 = 30_000;
 pub(crate) struct Telling {
     /// Each line begins with the job's id.
     pub(crate) named: bool,
+    /// Evaluations and checkpoints are told, because no log lines do.
+    pub(crate) milestones: bool,
     /// Progress is told from time to time, because nothing else shows it.
     pub(crate) progress: bool,
 }
@@ -33,13 +35,15 @@ pub(crate) struct Story {
     view: Option<JobView>,
     /// The newest change that was told, or was there before.
     told: Option<HistoryEntry>,
+    /// The newest generation that was told.
+    generation: Generation,
     progress_told: Timestamp,
 }
 
 impl Story {
     /// Begins without knowing anything.
     pub(crate) fn new(job: JobId, telling: Telling) -> Self {
-        Self { job, telling, view: None, told: None, progress_told: Timestamp::default() }
+        Self { job, telling, view: None, told: None, generation: Generation(0), progress_told: Timestamp::default() }
     }
 
     /// Takes a new view and says what is new in it.
@@ -53,18 +57,28 @@ impl Story {
         let mut lines = Vec::new();
         let before = self.view.replace(view.clone());
         match &before {
+            // Of a job that has ended already, the ending is all that is left to tell.
+            None if has_ended(&view.state) => {}
             None => {
+                self.generation = view.generation;
                 lines.push(opening(view));
                 self.progress_told = now;
             }
             Some(before) => {
-                for entry in self.news(history) {
-                    let generation = newer(entry.generation, before.generation)
-                        .map_or_else(String::new, |generation| format!(" (generation {generation})"));
+                let news = self.news(history).to_vec();
+                for entry in &news {
+                    let generation = if entry.generation > self.generation.max(Generation(1)) {
+                        format!(" (generation {})", entry.generation)
+                    } else {
+                        String::new()
+                    };
+                    self.generation = self.generation.max(entry.generation);
                     lines.push(format!("{}  {}{generation}", time_of_day(entry.at, zone), clean(&entry.what)));
                 }
                 lines.extend(
-                    changes(before, view).into_iter().map(|line| format!("{}  {line}", time_of_day(now, zone))),
+                    changes(before, view, self.telling.milestones)
+                        .into_iter()
+                        .map(|line| format!("{}  {line}", time_of_day(now, zone))),
                 );
                 let due = now.0.saturating_sub(self.progress_told.0) >= PROGRESS_EVERY;
                 if self.telling.progress && due && view.state == "running" && view.step > before.step {
@@ -119,10 +133,6 @@ impl Story {
     }
 }
 
-fn newer(generation: Generation, before: Generation) -> Option<Generation> {
-    (generation > before && generation > Generation(1)).then_some(generation)
-}
-
 /// Says where a job stands when somebody begins to look.
 fn opening(view: &JobView) -> String {
     let mut line = format!("{} {}: {}", view.id, view.name, view.state);
@@ -139,14 +149,14 @@ fn opening(view: &JobView) -> String {
 }
 
 /// Says what moved between two views and is in no history.
-fn changes(before: &JobView, view: &JobView) -> Vec<String> {
+fn changes(before: &JobView, view: &JobView, milestones: bool) -> Vec<String> {
     let mut lines = Vec::new();
-    if view.evaluated_step.is_some() && view.evaluated_step != before.evaluated_step {
+    if milestones && view.evaluated_step.is_some() && view.evaluated_step != before.evaluated_step {
         let step = view.evaluated_step.unwrap_or_default();
         let value = view.metrics.get(&view.metric).map(|&value| format!(": {} {}", view.metric, number(value)));
         lines.push(format!("evaluated at step {step}{}", value.unwrap_or_default()));
     }
-    if view.durable_step > before.durable_step {
+    if milestones && view.durable_step > before.durable_step {
         lines.push(format!("checkpoint of step {} saved", view.durable_step));
     }
     let waits = matches!(view.state.as_str(), "queued" | "paused");
@@ -198,7 +208,7 @@ mod tests {
     use super::*;
     use crate::render::job::tests::{NOW, failed, running};
 
-    const TALK: Telling = Telling { named: false, progress: true };
+    const TALK: Telling = Telling { named: false, milestones: true, progress: true };
 
     fn entry(seconds: u64, generation: u64, what: &str) -> HistoryEntry {
         HistoryEntry { at: Timestamp(NOW.0 + seconds * 1000), generation: Generation(generation), what: what.into() }
@@ -250,7 +260,7 @@ mod tests {
 
     #[test]
     fn several_jobs_are_told_apart() {
-        let mut story = Story::new(running().id, Telling { named: true, progress: false });
+        let mut story = Story::new(running().id, Telling { named: true, milestones: true, progress: false });
         tell(&mut story, &running(), &[], 0);
         let lines = tell(&mut story, &running(), &[entry(1, 2, "paused at step 5")], 1);
         assert_eq!(lines, [format!("{}  20:41:04  paused at step 5", running().id)]);

@@ -26,8 +26,9 @@ pub(crate) fn number(value: f64) -> String {
         return "0".to_owned();
     }
     match size {
-        ..1e-3 | 1e6.. => trimmed(&format!("{value:.3e}")),
-        1e-3..0.999_95 => format!("{value:.4}"),
+        ..0.01 | 1e6.. => trimmed(&format!("{value:.3e}")),
+        0.01..0.099_995 => format!("{value:.5}"),
+        0.099_995..0.999_95 => format!("{value:.4}"),
         0.999_95..9.9995 => format!("{value:.3}"),
         9.9995..99.995 => format!("{value:.2}"),
         99.995..999.95 => format!("{value:.1}"),
@@ -85,6 +86,8 @@ mod tests {
         let cases = [
             (0.0, "0"),
             (0.531_24, "0.5312"),
+            (0.001, "1e-3"),
+            (0.012_345_6, "0.01235"),
             (0.999_99, "1.000"),
             (9.999_99, "10.00"),
             (-1.5, "-1.500"),

@@ -45,6 +45,11 @@ pub(crate) fn eta(job: &JobView) -> String {
     left.map_or_else(|| "-".to_owned(), |seconds| short(Duration::from_secs(seconds)))
 }
 
+/// Why a job is where it is, unless its state says the same.
+fn reason(job: &JobView) -> String {
+    if job.reason == job.state { String::new() } else { job.reason.clone() }
+}
+
 /// Sets jobs below each other, the newest first.
 pub(crate) fn list(jobs: &[JobView], now: Timestamp) -> Table {
     // One metric for all makes a column of numbers with its name on top; otherwise each row has to say which it means.
@@ -77,7 +82,7 @@ pub(crate) fn list(jobs: &[JobView], now: Timestamp) -> Table {
             metric.unwrap_or_else(|| "-".to_owned()).into(),
             eta(job).into(),
             short(now.since(job.submitted)).into(),
-            job.reason.clone().into(),
+            reason(job).into(),
         ]);
     }
     table

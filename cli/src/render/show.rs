@@ -44,8 +44,7 @@ pub(crate) fn page(detail: &JobDetail, now: Timestamp, zone: &TimeZone, width: O
         section(&mut text, "ranks", &table.render(width.map(|width| width.saturating_sub(2))));
     }
     if !job.metrics.is_empty() {
-        let at =
-            job.evaluated_step.map_or_else(|| "metrics".to_owned(), |step| format!("metrics at step {step}"));
+        let at = job.evaluated_step.map_or_else(|| "metrics".to_owned(), |step| format!("metrics at step {step}"));
         let longest = job.metrics.keys().map(String::len).max().unwrap_or(0);
         let lines: String = job.metrics.iter().fold(String::new(), |mut lines, (name, &value)| {
             let _ = writeln!(lines, "{:<longest$}  {}", clean(name), number(value));

@@ -82,10 +82,19 @@ pub(crate) fn trials(metric: &str, trials: &[&TrialView]) -> Table {
         row.extend(rungs.then(|| trial.rungs.to_string().into()));
         row.push(trial.value.map_or_else(|| "-".to_owned(), number).into());
         row.extend(names.iter().map(|&name| trial.parameters.get(name).map_or_else(|| "-".to_owned(), value).into()));
-        row.push(trial.reason.clone().into());
+        row.push(reason(trial).into());
         table.row(row);
     }
     table
+}
+
+/// Why a trial is where it is, where its state does not say it.
+fn reason(trial: &TrialView) -> String {
+    if matches!(trial.state.as_str(), "pending" | "running" | "finished") {
+        String::new()
+    } else {
+        trial.reason.clone()
+    }
 }
 
 /// The end of a dotted path, where it alone says which parameter is meant.

@@ -33,6 +33,10 @@ pub(super) async fn run(context: &Context, view: &CheckpointView, folder: &Path,
                 view.step,
                 bytes(pulled.bytes)
             ));
+            if pulled.tensors == 0 {
+                context.say("warning: the checkpoint holds no model; trainers that only count write such ones");
+                return Ok(Exit::Done);
+            }
             context.say(&format!("  measure it: unimse evaluate {} STORE", folder.display()));
         }
     }
@@ -77,14 +81,12 @@ async fn tokenizer(context: &Context, view: &CheckpointView, manifest: &Manifest
     }
 }
 
-/// The first words of the model's own tensors; whatever else a checkpoint holds (the optimiser's moments) is not part of the model.
-const MODEL: [&str; 7] = ["shared", "encoder", "decoder", "lm_head", "acoustic", "visual", "contrastive"];
+/// What the names of the optimiser's moments begin with; all other tensors are the model's, under Hugging Face's names.
+const OPTIMISER: &str = "optimizer.";
 
 /// Gives a tensor its name in the pulled file, or leaves it out.
 fn parameter(name: &str) -> Option<String> {
-    let name = name.strip_prefix("model/").unwrap_or(name);
-    let first = name.split('.').next().unwrap_or_default();
-    MODEL.contains(&first).then(|| name.to_owned())
+    (!name.starts_with(OPTIMISER)).then(|| name.to_owned())
 }
 
 #[cfg(test)]
@@ -97,8 +99,8 @@ mod tests {
             parameter("encoder.block.0.fusion.down.weight").as_deref(),
             Some("encoder.block.0.fusion.down.weight")
         );
-        assert_eq!(parameter("model/shared.weight").as_deref(), Some("shared.weight"));
-        assert_eq!(parameter("adam/exp_avg/shared.weight"), None);
-        assert_eq!(parameter("optimizer.step"), None);
+        assert_eq!(parameter("acoustic.lstm.weight_ih_l0").as_deref(), Some("acoustic.lstm.weight_ih_l0"));
+        assert_eq!(parameter("optimizer.exp_avg.shared.weight"), None);
+        assert_eq!(parameter("optimizer.exp_avg_sq.shared.weight"), None);
     }
 }

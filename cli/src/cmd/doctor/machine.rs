@@ -36,7 +36,11 @@ fn worker(context: &Context) -> Check {
             let same = worker.version == env!("CARGO_PKG_VERSION");
             let check = Check::new(
                 if same { Verdict::Ok } else { Verdict::Warn },
-                format!("unimse-worker {} loads its libtorch, {}", worker.version, worker.program.display()),
+                format!(
+                    "unimse-worker {} starts, its libraries are found, {}",
+                    worker.version,
+                    worker.program.display()
+                ),
             );
             if same { check } else { check.hint(format!("bring it to version {}", env!("CARGO_PKG_VERSION"))) }
         }

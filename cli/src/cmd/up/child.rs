@@ -70,7 +70,8 @@ impl Child {
                 Err(error) => format!("is gone ({error})"),
             };
             living.store(false, Ordering::Release);
-            let last_words = last_words(&log, begin);
+            // What SIGKILL ends had nothing to say about it.
+            let last_words = if how.contains("SIGKILL") { Vec::new() } else { last_words(&log, begin) };
             let _ = ended.send(Ended { name: told_name, how, log, last_words }).await;
         });
         Ok(Self { name: name.to_owned(), is_worker, process, alive, _lifeline: lifeline })

@@ -32,8 +32,9 @@ pub(super) struct Cluster {
     state: PathBuf,
     logs: PathBuf,
     info: Info,
-    /// How many workers were asked for.
+    /// How many workers were asked for, and their slots.
     workers: u32,
+    slots: Option<u32>,
 }
 
 /// Starts the coordinator, then the workers, and waits until all have found each other.
@@ -55,6 +56,9 @@ pub(super) async fn start(context: &Context, args: &UpArgs, ended: mpsc::Sender<
         &checkpoints,
         "--exit-on-stdin-eof",
     ]);
+    if args.insecure_bind {
+        command.arg("--insecure-bind");
+    }
     let (first_sender, mut first_ended) = mpsc::channel(1);
     let coordinator = Child::start("coordinator", false, command, &logs.join("coordinator.log"), first_sender)?;
     let url = wait_for_address(&state, before, &mut first_ended).await?;
@@ -83,7 +87,9 @@ pub(super) async fn start(context: &Context, args: &UpArgs, ended: mpsc::Sender<
     }
     let client = Client::connect(&url).await?;
     let info = wait_for_workers(&client, &children).await?;
-    Ok(Cluster { url, children, state: args.state.clone(), logs: args.state.join("logs"), info, workers: args.workers })
+    let logs = args.state.join("logs");
+    let (state, workers, slots) = (args.state.clone(), args.workers, args.slots);
+    Ok(Cluster { url, children, state, logs, info, workers, slots })
 }
 
 /// When a file was last written, if it is there.
@@ -170,6 +176,7 @@ impl Cluster {
         if self.url != DEFAULT_COORDINATOR {
             lines.push(format!("in other terminals first: export UNIMSE_COORDINATOR={}", self.url));
         }
+        lines.push("the address above is also a status page, in a browser".to_owned());
         lines.push("next: unimse submit JOB.yaml -f".to_owned());
         lines.push("Ctrl-C stops everything".to_owned());
         lines
@@ -190,8 +197,9 @@ impl Cluster {
                 self.info.checkpoint_uri
             )
         } else {
+            let slots = self.slots.map_or_else(String::new, |slots| format!(" --slots {slots}"));
             format!(
-                "its jobs go on where there are slots; start it again: unimse worker --name {} --coordinator {}",
+                "its jobs go on where there are slots; start it again: unimse worker --name {}{slots} --coordinator {}",
                 ended.name, self.url
             )
         };
