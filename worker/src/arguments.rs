@@ -37,6 +37,9 @@ pub(crate) enum Command {
         /// Print the result as JSON.
         #[arg(long)]
         json: bool,
+        /// Only sum over two ranks that share a GPU.
+        #[arg(long, hide = true)]
+        two_ranks: bool,
     },
     /// Measure a pulled model on datasets.
     #[cfg(feature = "torch")]

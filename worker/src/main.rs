@@ -1,6 +1,8 @@
 //! `unimse-worker`: the agent of a machine, its trainers, and what needs tensors on behalf of the command line.
 
 mod arguments;
+#[cfg(feature = "torch")]
+mod commands;
 
 use std::io::{self, Read, Write};
 use std::process::ExitCode;
@@ -29,11 +31,11 @@ fn main() -> ExitCode {
         Command::Trainer { fake } => run_trainer(fake),
         Command::Slots { slots } => report(print_slots(slots.into())),
         #[cfg(feature = "torch")]
-        Command::GpuCheck { json } => report(torch::gpu_check(json)),
+        Command::GpuCheck { json, two_ranks } => report(commands::gpu_check(json, two_ranks)),
         #[cfg(feature = "torch")]
-        Command::Evaluate(arguments) => report(torch::evaluate(&arguments)),
+        Command::Evaluate(arguments) => report(commands::evaluate(&arguments)),
         #[cfg(feature = "torch")]
-        Command::Predict(arguments) => report(torch::predict(&arguments)),
+        Command::Predict(arguments) => report(commands::predict(&arguments)),
     }
 }
 

@@ -3,3 +3,5 @@
 mod agent;
 mod harness;
 mod trainers;
+#[cfg(feature = "torch")]
+mod training;

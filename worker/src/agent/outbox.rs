@@ -28,14 +28,14 @@ impl Default for Limits {
 
 /// What had to be dropped since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Dropped {
-    pub records: u64,
-    pub lines: u64,
+pub(super) struct Dropped {
+    pub(super) records: u64,
+    pub(super) lines: u64,
 }
 
 /// The reports that the coordinator has not acknowledged, oldest first.
 #[derive(Debug, Default)]
-pub struct Outbox {
+pub(super) struct Outbox {
     entries: VecDeque<Entry>,
     limits: Limits,
     last_seq: u64,
@@ -53,17 +53,17 @@ struct Entry {
 
 impl Outbox {
     /// Begins empty, with the next number 1.
-    pub fn new(limits: Limits) -> Self {
+    pub(super) fn new(limits: Limits) -> Self {
         Self { limits, ..Self::default() }
     }
 
     /// Adds something that the coordinator must hear.
-    pub fn event(&mut self, report: Report) {
+    pub(super) fn event(&mut self, report: Report) {
         self.add(AgentReport::Event(report));
     }
 
     /// Adds completed steps, joined to those that wait already where that fits.
-    pub fn steps(&mut self, steps: Steps) {
+    pub(super) fn steps(&mut self, steps: Steps) {
         self.records += steps.records.len();
         let room = self.limits.per_message;
         let waiting = self.entries.iter_mut().rev().filter(|entry| !entry.sent).find_map(|entry| match &mut entry.report {
@@ -81,7 +81,7 @@ impl Outbox {
     }
 
     /// Adds a line of a trainer's log.
-    pub fn log(&mut self, source: &Logs, line: LogLine) {
+    pub(super) fn log(&mut self, source: &Logs, line: LogLine) {
         self.lines += 1;
         let room = self.limits.per_message;
         let waiting = self.entries.iter_mut().rev().filter(|entry| !entry.sent).find_map(|entry| match &mut entry.report {
@@ -96,43 +96,43 @@ impl Outbox {
     }
 
     /// The next report to send, marked as sent.
-    pub fn next_unsent(&mut self) -> Option<(u64, AgentReport)> {
+    pub(super) fn next_unsent(&mut self) -> Option<(u64, AgentReport)> {
         let entry = self.entries.iter_mut().find(|entry| !entry.sent)?;
         entry.sent = true;
         Some((entry.seq, entry.report.clone()))
     }
 
     /// Whether there is something to send.
-    pub fn has_unsent(&self) -> bool {
+    pub(super) fn has_unsent(&self) -> bool {
         self.entries.back().is_some_and(|entry| !entry.sent)
     }
 
     /// Whether everything was acknowledged.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
     /// Forgets what the coordinator has: everything up to this number.
-    pub fn acknowledged(&mut self, seq: u64) {
+    pub(super) fn acknowledged(&mut self, seq: u64) {
         while let Some(entry) = self.entries.pop_front_if(|entry| entry.seq <= seq) {
             self.forget(&entry.report);
         }
     }
 
     /// A new session: whatever was not acknowledged is sent again.
-    pub fn resend(&mut self) {
+    pub(super) fn resend(&mut self) {
         for entry in &mut self.entries {
             entry.sent = false;
         }
     }
 
     /// A new identity: nothing of the old one may be said any more, and numbers begin at 1.
-    pub fn reset(&mut self) {
+    pub(super) fn reset(&mut self) {
         *self = Self { limits: self.limits, dropped: self.dropped, ..Self::default() };
     }
 
     /// What had to be dropped since the start.
-    pub fn dropped(&self) -> Dropped {
+    pub(super) fn dropped(&self) -> Dropped {
         self.dropped
     }
 

@@ -141,6 +141,15 @@ impl Gang {
         gang
     }
 
+    /// Starts one trainer that is expected to end before it is ready.
+    pub(crate) fn start_unformed(spec: &Arc<JobSpec>, folder: &Path, make: Make) -> Self {
+        let store = folder.display().to_string();
+        let spec = Arc::clone(spec);
+        let mut gang = Self { spec, store, make, generation: 1, resume: None, forgetful: false, members: Vec::new() };
+        gang.members = vec![gang.member(Rank(0), 1)];
+        gang
+    }
+
     fn member(&self, rank: Rank, world_size: u32) -> Member {
         let begin = Begin {
             job: JOB,

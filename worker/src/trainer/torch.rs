@@ -1,0 +1,23 @@
+//! Real training: the model in libtorch, its data, its optimiser.
+//!
+//! One OS thread owns everything here; beside it work a thread that prepares batches and, during the last backward pass of a
+//! step, one that adds up the gradients that are ready. Nothing numerical depends on the world size: see `core::shard`.
+
+mod description;
+mod device;
+mod evaluation;
+mod feed;
+mod flat;
+mod folder;
+pub mod gpu_check;
+mod material;
+mod optimiser;
+mod predicting;
+mod reducer;
+mod replica;
+mod seeding;
+mod tensors;
+
+pub use folder::{Evaluated, ModelFolder, SampleLine};
+pub use predicting::{Guess, Question};
+pub use replica::make;

@@ -1,0 +1,114 @@
+//! AdamW over the flat state: clipping by the global norm, warm-up and schedule, decay where it belongs.
+
+use tch::Tensor;
+use unimse_core::id::Step;
+use unimse_core::job::ExitCause;
+use unimse_core::spec::TrainSpec;
+use unimse_torch_ext::adamw::{self, Group, Settings};
+
+use super::super::{Update, failed, invalid};
+use super::flat::Flat;
+
+/// Keeps a division by the norm finite, as PyTorch's `clip_grad_norm_` does.
+const NORM_EPSILON: f64 = 1e-6;
+
+/// Applies the gradients for the update that makes `step` of `total`.
+///
+/// Nothing is changed if the gradients are not finite.
+pub(super) fn update(flat: &mut Flat, train: &TrainSpec, step: Step, total: u64) -> Result<Update, ExitCause> {
+    let norm = f64::try_from(flat.gradients.norm()).map_err(failed)?;
+    if !norm.is_finite() {
+        return Err(invalid(format!(
+            "training diverged: the gradient of step {step} has a norm of {norm}; hint: lower train.learning_rate, or use \
+             precision fp32"
+        )));
+    }
+    if train.clip > 0.0 && norm > train.clip {
+        let _ = flat.gradients.g_mul_scalar_(train.clip / (norm + NORM_EPSILON));
+    }
+    let learning_rate = train.learning_rate * train.schedule.factor(step, total);
+    let count = Tensor::from(step.0 as f32).to_device(flat.parameters.device());
+    let numbers = flat.parameters.numel();
+    for (range, weight_decay) in [(0..flat.decayed, train.weight_decay), (flat.decayed..numbers, 0.0)] {
+        let part = |tensor: &Tensor| [tensor.narrow(0, range.start as i64, range.len() as i64)];
+        let group = Group {
+            parameters: &part(&flat.parameters),
+            gradients: &part(&flat.gradients),
+            averages: &part(&flat.averages),
+            squares: &part(&flat.squares),
+            steps: &[count.shallow_clone()],
+        };
+        let settings = Settings {
+            learning_rate,
+            beta1: train.adam.beta1,
+            beta2: train.adam.beta2,
+            epsilon: train.adam.eps,
+            weight_decay,
+        };
+        adamw::step(&group, settings).map_err(failed)?;
+    }
+    Ok(Update { learning_rate, gradient_norm: norm })
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::{Device, Kind, nn};
+    use unimse_core::spec::parse_job;
+
+    use super::*;
+
+    /// Two parameters with gradients of one; the first decays.
+    fn flat() -> Flat {
+        let store = nn::VarStore::new(Device::Cpu);
+        let path = store.root();
+        let parameters = vec![
+            ("bias".to_owned(), path.ones("bias", &[2])),
+            ("weight".to_owned(), path.ones("weight", &[2, 2])),
+        ];
+        let flat = Flat::new(parameters, Device::Cpu).unwrap();
+        for entry in &flat.entries {
+            let _ = entry.view(&flat.gradients).fill_(1.0);
+        }
+        flat
+    }
+
+    fn spec(train: &str) -> TrainSpec {
+        let text = format!("name: t\nmodel: {{preset: tiny}}\ndata: {{train: [{{path: a.arrow}}]}}\ntrain: {{max_steps: 10, {train}}}");
+        parse_job(&text, "t.yaml").unwrap_or_else(|error| panic!("{error}")).train
+    }
+
+    #[test]
+    fn the_first_step_is_that_of_adamw_with_decay_on_matrices_only() {
+        let mut flat = flat();
+        let train = spec("learning_rate: 0.1, weight_decay: 0.5, clip: 0, schedule: {type: constant, warmup: 0}");
+        let done = update(&mut flat, &train, Step(1), 10).unwrap();
+        assert_eq!(done.learning_rate, 0.1);
+        // Both bias corrections cancel at the first step: the update is the learning rate against the gradient's sign.
+        let value = |at: i64| flat.parameters.double_value(&[at]);
+        assert!((value(0) - (1.0 - 0.1 * 0.5 - 0.1)).abs() < 1e-6, "{}", value(0));
+        let bias = flat.entries.iter().find(|entry| entry.name == "bias").unwrap().start as i64;
+        assert!((value(bias) - 0.9).abs() < 1e-6, "{}", value(bias));
+        assert_eq!(flat.parameters.double_value(&[5]), 0.0, "the gap between parameters stays zero");
+    }
+
+    #[test]
+    fn gradients_are_clipped_by_their_global_norm() {
+        let mut flat = flat();
+        let train = spec("learning_rate: 0.1, clip: 1.0");
+        let done = update(&mut flat, &train, Step(1), 10).unwrap();
+        assert!((done.gradient_norm - 6_f64.sqrt()).abs() < 1e-5);
+        let norm = f64::try_from(flat.gradients.norm()).unwrap();
+        assert!((norm - 1.0).abs() < 1e-5, "{norm}");
+    }
+
+    #[test]
+    fn gradients_that_are_no_numbers_change_nothing() {
+        let mut flat = flat();
+        let _ = flat.gradients.narrow(0, 0, 1).fill_(f64::NAN);
+        let before = flat.parameters.copy();
+        let error = update(&mut flat, &spec("learning_rate: 0.1"), Step(3), 10).unwrap_err().to_string();
+        assert!(error.contains("diverged") && error.contains("step 3"), "{error}");
+        assert_eq!(flat.parameters, before);
+        assert_eq!(flat.averages.abs().sum(Kind::Float).double_value(&[]), 0.0);
+    }
+}
