@@ -171,6 +171,10 @@ fn died(sources: &[Source], status: ExitStatus, bounds: Bounds) -> Error {
             format!("gave up; it may use {} bytes of memory", bounds.memory),
             "the file asks for more memory than any dataset needs; it may be damaged or malicious",
         ),
+        Some(nix::libc::SIGKILL) => (
+            "was killed".to_owned(),
+            "somebody ended it, or the machine ran out of memory; try again, and if it happens again mistrust the file",
+        ),
         Some(signal) => (format!("was killed by signal {signal}"), "the file may be damaged or malicious"),
         None => (
             format!("ended with exit code {} and no answer", status.code().unwrap_or(-1)),
