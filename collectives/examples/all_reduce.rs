@@ -1,7 +1,7 @@
 //! Measures all-reduce between processes over loopback; prints one JSON line a size.
 //!
-//! `cargo run --release -p unimse-collectives --example all_reduce -- [WORLD]...` (default: 2 4). `seconds` is the median time
-//! of a call, `gb_per_s` the bytes reduced by it; `xtask/peers/gloo_all_reduce.py` prints the same lines for Gloo.
+//! `cargo run -p unimse-collectives --example all_reduce -- [network] [WORLD]...` (default: 2 4); with `network` the ranks act as
+//! if they were on different hosts. `seconds` is the median time of a call, `gb_per_s` the bytes reduced by it; `xtask/peers/gloo_all_reduce.py` prints the same lines for Gloo.
 #![expect(clippy::print_stdout, reason = "the lines are the result")]
 
 use std::error::Error;
@@ -19,24 +19,26 @@ const SIZES: [usize; 9] =
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if let [word, rank] = arguments.as_slice()
+    let network = arguments.iter().any(|argument| argument == "network");
+    if let [word, rank, ..] = arguments.as_slice()
         && word == "rank"
     {
-        return be_rank(rank.parse()?);
+        return be_rank(rank.parse()?, network);
     }
-    let worlds: Vec<u32> = arguments.iter().map(|world| world.parse()).collect::<Result<_, _>>()?;
+    let numbers = arguments.iter().filter(|argument| *argument != "network");
+    let worlds: Vec<u32> = numbers.map(|world| world.parse()).collect::<Result<_, _>>()?;
     for world in if worlds.is_empty() { vec![2, 4] } else { worlds } {
-        measure(world)?;
+        measure(world, network)?;
     }
     Ok(())
 }
 
 /// Starts a process a rank, tells all of them the addresses, and waits.
-fn measure(world: u32) -> Result<(), Box<dyn Error>> {
+fn measure(world: u32, network: bool) -> Result<(), Box<dyn Error>> {
     let mut children: Vec<Child> = (0..world)
         .map(|rank| {
             Command::new(std::env::current_exe()?)
-                .args(["rank", &rank.to_string()])
+                .args(["rank", &rank.to_string(), if network { "network" } else { "" }])
                 .stdin(Stdio::piped())
                 .stdout(Stdio::piped())
                 .spawn()
@@ -63,8 +65,12 @@ fn measure(world: u32) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn be_rank(rank: u32) -> Result<(), Box<dyn Error>> {
-    let listener = Listener::bind((Ipv4Addr::LOCALHOST, 0).into())?;
+fn be_rank(rank: u32, network: bool) -> Result<(), Box<dyn Error>> {
+    let mut listener = Listener::bind((Ipv4Addr::LOCALHOST, 0).into())?;
+    if network {
+        listener = listener.network_only();
+    }
+    let system = if network { "unimse-tcp" } else { "unimse-tcp+memory" };
     println!("{}", listener.address());
     let mut line = String::new();
     std::io::stdin().read_line(&mut line)?;
@@ -91,7 +97,7 @@ fn be_rank(rank: u32) -> Result<(), Box<dyn Error>> {
         let seconds = times[times.len() / 2];
         if rank == 0 {
             println!(
-                r#"{{"bench":"all_reduce","system":"unimse-tcp","world":{world},"bytes":{bytes},"seconds":{seconds:.9},"gb_per_s":{:.4}}}"#,
+                r#"{{"bench":"all_reduce","system":"{system}","world":{world},"bytes":{bytes},"seconds":{seconds:.9},"gb_per_s":{:.4}}}"#,
                 bytes as f64 / seconds / 1e9
             );
         }

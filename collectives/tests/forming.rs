@@ -119,6 +119,22 @@ fn connections_that_say_nothing_or_nonsense_disturb_nobody() {
 }
 
 #[test]
+fn one_rank_without_shared_memory_keeps_all_on_their_sockets() {
+    let mut ranks = fabric::listeners(3);
+    let (rendezvous, listener) = ranks.remove(1);
+    ranks.insert(1, (rendezvous, listener.network_only()));
+    thread::scope(|scope| {
+        for mut rank in fabric::connected(ranks.into_iter()) {
+            scope.spawn(move || {
+                let mut values = vec![1.0f32; 500_000];
+                rank.all_reduce(values.as_mut_slice().into()).unwrap();
+                assert!(values.iter().all(|&value| value == 3.0));
+            });
+        }
+    });
+}
+
+#[test]
 fn a_rank_that_is_gone_before_it_connects_is_lost() {
     let mut ranks = fabric::listeners(2);
     drop(ranks.remove(0));

@@ -31,6 +31,16 @@ impl Fabric for Loopback {
     }
 }
 
+/// Ranks of the `tcp` back end that may not use shared memory, as if they were on different hosts.
+pub(crate) struct Network;
+
+impl Fabric for Network {
+    fn form(&self, world: u32) -> Vec<Box<dyn Collective>> {
+        let ranks = connected(listeners(world).into_iter().map(|(rank, listener)| (rank, listener.network_only())));
+        ranks.into_iter().map(|rank| Box::new(rank) as Box<dyn Collective>).collect()
+    }
+}
+
 /// Ranks of the `nccl` back end, as many as asked for but at most one a GPU.
 pub(crate) struct Gpu;
 
@@ -68,9 +78,13 @@ pub(crate) fn listeners(world: u32) -> Vec<(Rendezvous, Listener)> {
 
 /// A group of the `tcp` back end.
 pub(crate) fn loopback(world: u32) -> Vec<tcp::Tcp> {
+    connected(listeners(world).into_iter())
+}
+
+/// Forms a group, each rank in a thread.
+pub(crate) fn connected(ranks: impl Iterator<Item = (Rendezvous, Listener)>) -> Vec<tcp::Tcp> {
     thread::scope(|scope| {
-        let threads: Vec<_> = listeners(world)
-            .into_iter()
+        let threads: Vec<_> = ranks
             .map(|(rendezvous, listener)| {
                 scope.spawn(move || tcp::connect(&rendezvous, listener, Duration::from_secs(20)).unwrap())
             })

@@ -64,6 +64,23 @@ conformance! {
         a_silent_peer_is_a_timeout,
         bytes_have_no_sum,
     ];
+    network: crate::fabric::Network => [
+        sums_equal_the_sequential_sum,
+        sums_of_any_shape_equal_the_sequential_sum,
+        sums_are_the_same_every_time,
+        a_world_of_one_works,
+        many_calls_in_a_row_stay_in_step,
+        every_root_can_broadcast,
+        lengths_of_broadcast_bytes_come_from_the_root,
+        ragged_bytes_are_gathered_by_rank,
+        nobody_leaves_a_barrier_before_everybody_came,
+        an_abort_at_any_moment_ends_all_ranks,
+        an_abort_before_a_call_is_remembered,
+        a_dropped_peer_is_found_by_all,
+        different_calls_are_a_mismatch_on_all_ranks,
+        a_silent_peer_is_a_timeout,
+        bytes_have_no_sum,
+    ];
 }
 
 #[test]
@@ -76,7 +93,9 @@ fn back_ends_agree_to_the_bit() {
             values
         })
     };
-    assert_eq!(sum(&fabric::Threads), sum(&fabric::Loopback));
+    let expected = sum(&fabric::Threads);
+    assert_eq!(sum(&fabric::Loopback), expected);
+    assert_eq!(sum(&fabric::Network), expected);
 }
 
 #[test]
