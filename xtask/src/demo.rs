@@ -12,13 +12,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 
 use cluster::Cluster;
-use job::Job;
+use job::{Job, View};
 use stage::Stage;
 
 /// What a person can choose.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Options {
-    /// Folder with real data (mosi_utterance.pkl, meld_train_sent_emo.csv, meld_dev_sent_emo.csv); without it, made-up data
+    /// Folder with real data (`mosi_utterance.pkl`, `meld_train_sent_emo.csv`, `meld_dev_sent_emo.csv`); without it, made-up data
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// Optimiser steps of the job
@@ -44,22 +44,23 @@ pub(crate) fn run(programs: &Path, scratch: &Path, options: &Options) -> Result<
     stage.say("starts a coordinator and two workers with one slot each");
     let mut cluster = Cluster::start(&stage)?;
     // Real data needs longer to learn from than data that were made to be learned.
-    let steps = options.steps.unwrap_or(if options.data.is_some() { 600 } else { 240 });
+    let steps = options.steps.unwrap_or_else(|| if options.data.is_some() { 600 } else { 240 });
     let job = Job::submit(&stage, &data, steps)?;
     stage.say(&format!("submitted {} (two ranks, {steps} steps): {}", job.id, stage.path("job.yaml").display()));
-    job.wait_for("trains", Duration::from_secs(120), |view| view.state == "running" && view.step >= 5)?;
+    job.wait_for("trains", Duration::from_mins(2), |view| view.state == "running" && view.step >= 5)?;
     job.say_progress()?;
 
     kill_a_trainer(&stage, &cluster, &job, steps)?;
     restart_the_coordinator(&stage, &mut cluster, &job)?;
 
-    let view = job.wait_for("ends", Duration::from_secs(1800), |view| view.ended())?;
+    let view = job.wait_for("ends", Duration::from_mins(30), View::ended)?;
     ensure!(view.state == "completed", "the job ended as {}: {}", view.state, view.reason);
     stage.say(&format!("completed at step {} in generation {}", view.step, view.generation));
     job.check_that_no_step_is_missing(steps)?;
     results(&stage, &job, &data)?;
     cluster.stop()?;
-    stage.done(began)
+    stage.done(began);
+    Ok(())
 }
 
 /// Imports real data, or makes some; gives the stores.
@@ -93,8 +94,8 @@ fn import(stage: &Stage, folder: Option<&Path>) -> Result<Vec<PathBuf>> {
 
 /// SIGKILL to one rank half-way: the other keeps its state, and the job goes on within seconds.
 fn kill_a_trainer(stage: &Stage, cluster: &Cluster, job: &Job, steps: u64) -> Result<()> {
-    let before = job
-        .wait_for("is half-way", Duration::from_secs(1200), |view| view.step >= steps / 2 && view.state == "running")?;
+    let before =
+        job.wait_for("is half-way", Duration::from_mins(20), |view| view.step >= steps / 2 && view.state == "running")?;
     let victim = cluster.trainers(1)?;
     let survivor = cluster.trainers(0)?;
     ensure!(
@@ -104,7 +105,7 @@ fn kill_a_trainer(stage: &Stage, cluster: &Cluster, job: &Job, steps: u64) -> Re
     stage.say(&format!("kills the trainer of worker demo-b (SIGKILL, process {}) at step {}", victim[0], before.step));
     let killed = job::now()?;
     cluster::kill(victim[0])?;
-    let after = job.wait_for("recovers", Duration::from_secs(60), |view| {
+    let after = job.wait_for("recovers", Duration::from_mins(1), |view| {
         view.generation > before.generation && view.state == "running" && view.step > before.step
     })?;
     ensure!(cluster.trainers(0)? == survivor, "the surviving trainer was restarted, but it should have kept its state");
@@ -127,7 +128,7 @@ fn restart_the_coordinator(stage: &Stage, cluster: &mut Cluster, job: &Job) -> R
     ensure!(trainers == (cluster.trainers(0)?, cluster.trainers(1)?), "a trainer ended while the coordinator was away");
     cluster.start_coordinator()?;
     let after =
-        job.wait_for("is seen again", Duration::from_secs(60), |view| view.step > before.step || view.ended())?;
+        job.wait_for("is seen again", Duration::from_mins(1), |view| view.step > before.step || view.ended())?;
     ensure!(after.generation == before.generation, "the restart of the coordinator cost a generation");
     stage.say(&format!(
         "  started again: step {}, still generation {}, the same trainers",

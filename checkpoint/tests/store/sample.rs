@@ -106,7 +106,7 @@ pub(crate) fn manifest(key: ManifestKey, attempt: Attempt, shards: Vec<ShardDesc
 
 /// Writes and commits a checkpoint of two shards.
 pub(crate) async fn checkpoint(store: &Store, key: ManifestKey, name: &str) -> (Tensors, Committed) {
-    let tensors = tensors(key.step.0 + 77, 24);
+    let tensors = tensors(key.step.0 + 77, 60);
     let attempt = attempt(name);
     let shards = write_shards(store, (key, &attempt), &tensors, 2, small(), 700).await.expect("the store is healthy");
     let committed = commit(store, &manifest(key, attempt, shards)).await.expect("the store is healthy");

@@ -40,7 +40,7 @@ impl Stage {
     }
 
     pub(crate) fn say(&self, text: &str) {
-        println!("{:>6.1} s  {text}", self.began.elapsed().as_secs_f64());
+        anstream::println!("{:>6.1} s  {text}", self.began.elapsed().as_secs_f64());
     }
 
     pub(crate) fn program(&self, name: &str) -> Command {
@@ -72,17 +72,16 @@ impl Stage {
     pub(crate) fn show(&self, arguments: &[&str]) -> Result<String> {
         let printed = self.unimse(arguments)?;
         for line in printed.lines() {
-            println!("          {line}");
+            anstream::println!("          {line}");
         }
         Ok(printed)
     }
 
-    pub(crate) fn done(&self, began: Instant) -> Result<()> {
+    pub(crate) fn done(&self, began: Instant) {
         if self.keep {
             self.say(&format!("everything is left in {}", self.folder.display()));
         }
-        println!("{:>6.1} s  done: all of the above happened", began.elapsed().as_secs_f64());
-        Ok(())
+        anstream::println!("{:>6.1} s  done: all of the above happened", began.elapsed().as_secs_f64());
     }
 }
 
