@@ -14,9 +14,10 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{broadcast, mpsc, oneshot};
 use unimse_core::id::JobId;
-use unimse_core::machine::{Answer, Effect, Event, Machine, Refusal, Step};
+use unimse_core::machine::{Answer, Effect, Event, Machine, Refusal, Report, ReportKind, Step};
 use unimse_core::time::Timestamp;
-use unimse_proto::session::{Hello, ToAgent};
+use unimse_core::view::Progress;
+use unimse_proto::session::{Hello, StepRecord, Steps, ToAgent};
 
 pub use message::Failure;
 pub(crate) use message::{Link, Message, Query, Rejection, Reply, SessionKey, Word};
@@ -66,6 +67,15 @@ pub(crate) struct Service {
     deadline: Option<Timestamp>,
 }
 
+/// A validation is an event, because it decides; its metrics are curves as well.
+fn evaluation(now: Timestamp, event: &Event) -> Option<Steps> {
+    let Event::Report { report: Report { job, generation, rank, kind }, .. } = event else { return None };
+    let ReportKind::Evaluated { step, metrics } = kind else { return None };
+    let record = StepRecord { step: *step, at: now, digest: String::new(), values: metrics.clone() };
+    let (progress, records) = (Progress::default(), vec![record]);
+    Some(Steps { job: *job, generation: *generation, rank: *rank, progress, records })
+}
+
 /// Who waits for the outcome of an event.
 enum Asker {
     /// Time itself.
@@ -79,6 +89,8 @@ enum Asker {
 enum Later {
     Query(Query),
     Word(SessionKey, Word, Reply<()>),
+    /// The points of curves that an event brought along.
+    Points(Steps),
 }
 
 #[derive(Default)]
@@ -173,6 +185,12 @@ impl Service {
             match later {
                 Later::Query(query) => query(&self.present(now)),
                 Later::Word(session, word, reply) => self.forward(session, word, reply),
+                Later::Points(mut steps) => {
+                    if fence(&self.machine, &mut steps) != Fenced::Stale {
+                        // The agent waits for its event, not for these: written again they would change nothing.
+                        self.parts.telemetry.write(Write::Steps(steps), oneshot::channel().0);
+                    }
+                }
             }
         }
         Ok(gathered.stop)
@@ -202,7 +220,10 @@ impl Service {
                     }
                     self.machine.heard(now, session.worker);
                     match word {
-                        Word::Event(event, encoded) => gathered.push(event, encoded, Asker::Agent(session, reply)),
+                        Word::Event(event, encoded) => {
+                            gathered.later.extend(evaluation(now, &event).map(Later::Points));
+                            gathered.push(event, encoded, Asker::Agent(session, reply));
+                        }
                         word => gathered.later.push(Later::Word(session, word, reply)),
                     }
                 }

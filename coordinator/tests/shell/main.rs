@@ -1,6 +1,7 @@
 //! The coordinator as its clients and agents meet it: over real connections, with agents that only pretend to train.
 
 mod agent;
+mod curves;
 mod faults;
 mod input;
 mod life;
