@@ -45,9 +45,10 @@ pub(crate) struct Cli {
 
 /// What every command takes.
 #[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Everywhere")]
 pub(crate) struct Global {
     /// The coordinator to talk to
-    #[arg(long, global = true, value_name = "URL", env = "UNIMSE_COORDINATOR", default_value = DEFAULT_COORDINATOR)]
+    #[arg(long, global = true, value_name = "URL", env = "UNIMSE_COORDINATOR", hide_env_values = true, default_value = DEFAULT_COORDINATOR)]
     pub(crate) coordinator: String,
     /// When to use colour; NO_COLOR is honoured
     #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t = Colour::Auto, hide_possible_values = true)]

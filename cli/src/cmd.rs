@@ -75,7 +75,10 @@ async fn run_online(context: &Context, command: Command) -> Result<Exit> {
         Command::Nodes(args) => nodes::list(context, args).await,
         Command::Drain(args) => nodes::drain(context, args, true).await,
         Command::Undrain(args) => nodes::drain(context, args, false).await,
-        Command::Evaluate(args) => tensor::run(context, "evaluate", &args.checkpoint, args.for_worker()).await,
+        Command::Evaluate(args) => {
+            tensor::check_stores(&args.stores)?;
+            tensor::run(context, "evaluate", &args.checkpoint, args.for_worker()).await
+        }
         Command::Predict(args) => tensor::run(context, "predict", &args.checkpoint, args.for_worker()).await,
         Command::Doctor(args) => doctor::run(context, args).await,
         Command::Validate(_)

@@ -54,7 +54,7 @@ pub(crate) struct ImportArgs {
     #[arg(long, value_name = "STORE")]
     pub(crate) out: PathBuf,
     /// The format of the files: auto, mmsa or meld
-    #[arg(id = "source_format", long = "format", default_value = "auto", value_parser = format)]
+    #[arg(id = "source_format", long = "format", value_name = "FORMAT", default_value = "auto", value_parser = format)]
     pub(crate) format: ImportFormat,
     /// The dataset's name, in place of the store's file name
     #[arg(long)]

@@ -175,6 +175,9 @@ pub(crate) struct MetricsArgs {
     /// Only the last values of each metric
     #[arg(long, value_name = "N")]
     pub(crate) last: Option<usize>,
+    /// In place of metrics, a digest of the samples that each step consumed: equal digests, equal samples
+    #[arg(long, conflicts_with_all = ["names", "last"])]
+    pub(crate) digests: bool,
     /// How to write them: table, csv, jsonl or json
     #[arg(
         short = 'o',

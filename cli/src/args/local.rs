@@ -16,10 +16,10 @@ pub(crate) struct UpArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
     pub(crate) slots: Option<u32>,
     /// Where the cluster keeps its state; the same folder goes on where it was
-    #[arg(long, value_name = "DIR", env = "UNIMSE_STATE", default_value = ".unimse")]
+    #[arg(long, value_name = "DIR", env = "UNIMSE_STATE", hide_env_values = true, default_value = ".unimse")]
     pub(crate) state: PathBuf,
     /// Where checkpoints go: a folder, file:///folder or s3://bucket/prefix; left out, STATE/checkpoints
-    #[arg(long, value_name = "URI", env = "UNIMSE_CHECKPOINTS")]
+    #[arg(long, value_name = "URI", env = "UNIMSE_CHECKPOINTS", hide_env_values = true)]
     pub(crate) checkpoints: Option<String>,
     /// The address to listen on; port 0 takes a free one
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7800")]

@@ -30,7 +30,7 @@ pub(crate) struct EvaluateArgs {
 }
 
 #[derive(Clone, Debug, Args)]
-#[group(id = "input", required = true, multiple = false, args = ["text", "jsonl"])]
+#[command(group = clap::ArgGroup::new("input").required(true).args(["text", "jsonl"]))]
 pub(crate) struct PredictArgs {
     /// A checkpoint (j-7k2m:best, j-7k2m:latest, j-7k2m:1200) or a folder that `unimse ckpt pull` wrote
     pub(crate) checkpoint: String,

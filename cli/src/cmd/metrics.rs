@@ -14,6 +14,9 @@ use crate::render::time::rfc3339;
 
 pub(crate) async fn run(context: &Context, args: MetricsArgs) -> Result<Exit> {
     let client = context.client().await?;
+    if args.digests {
+        return digests(&client.digests(&args.job).await?, args.output);
+    }
     let mut points = client.metrics(&args.job, &args.names, Step(0)).await?;
     if points.is_empty() {
         return none(context, &client.metrics(&args.job, &[], Step(0)).await?, &args);
@@ -32,6 +35,27 @@ pub(crate) async fn run(context: &Context, args: MetricsArgs) -> Result<Exit> {
             let object =
                 |point| Value::Object(parts(point).map(|(name, value)| (name.to_owned(), value)).into_iter().collect());
             output::document(&[("points", points.iter().map(object).collect())])
+        }
+    })?;
+    Ok(Exit::Done)
+}
+
+/// One line a step.
+fn digests(list: &[(Step, String)], format: MetricsFormat) -> Result<Exit> {
+    let row = |(step, digest): &(Step, String)| [("step", step.0.into()), ("digest", digest.as_str().into())];
+    let text =
+        |between: &str| list.iter().map(|(step, digest)| format!("{step}{between}{digest}\n")).collect::<String>();
+    output::print(&match format {
+        MetricsFormat::Table => text("  "),
+        MetricsFormat::Csv => format!("step,digest\n{}", text(",")),
+        MetricsFormat::Jsonl => list.iter().map(|one| output::line(&row(one))).collect(),
+        MetricsFormat::Json => {
+            let object = |one| {
+                Value::Object(
+                    row(one).map(|(name, value): (&str, Value)| (name.to_owned(), value)).into_iter().collect(),
+                )
+            };
+            output::document(&[("digests", list.iter().map(object).collect())])
         }
     })?;
     Ok(Exit::Done)

@@ -31,6 +31,15 @@ pub(crate) async fn run(context: &Context, verb: &str, checkpoint: &str, argumen
     wait_for(command).await
 }
 
+/// Says what is missing before anything is fetched or loaded.
+pub(crate) fn check_stores(stores: &[PathBuf]) -> Result<()> {
+    let is_local = |store: &&PathBuf| !store.to_string_lossy().contains("://");
+    stores
+        .iter()
+        .filter(is_local)
+        .try_for_each(|store| std::fs::metadata(store).map(drop).map_err(|error| Error::file("read", store, error)))
+}
+
 /// Runs a program to its end. Ctrl-C reaches it from the terminal; this one stays to remove the folder.
 async fn wait_for(command: Command) -> Result<Exit> {
     let program = PathBuf::from(command.get_program());
