@@ -14,7 +14,7 @@ pub(crate) use job::View;
 pub(crate) use programs::{Ran, program, ran, real_data};
 
 /// How long anything may take that should take moments; far more than it takes on an idle machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(4);
 
 /// What the trainers of a cluster do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

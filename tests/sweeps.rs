@@ -40,7 +40,7 @@ fn outcome(cluster: &Cluster, sweep: &str) -> serde_json::Value {
 fn run(kills: u32) -> serde_json::Value {
     let mut cluster = Cluster::start(Trainers::Fake, &[2]);
     let file = cluster.write("sweep.yaml", SWEEP);
-    let sweep = cluster.ok(&["sweep", "run", &file, "-o", "name"]).trim().to_owned();
+    let sweep = cluster.ok(&["sweep", "run", &file]).trim().to_owned();
     for kill in 1..=kills {
         wait("the sweep has moved on", || {
             let text = cluster.unimse(&["sweep", "show", &sweep, "-o", "json"]).out;

@@ -142,7 +142,12 @@ impl Agent {
         }
     }
 
-    async fn run(&mut self, mut heard: mpsc::Receiver<FromProcess>, shutdown: CancellationToken, kill: CancellationToken) {
+    async fn run(
+        &mut self,
+        mut heard: mpsc::Receiver<FromProcess>,
+        shutdown: CancellationToken,
+        kill: CancellationToken,
+    ) {
         let mut heartbeat = self.identity.heartbeat;
         let mut beats = interval_at(Instant::now() + heartbeat, heartbeat);
         let mut killed = false;
@@ -247,7 +252,11 @@ impl Agent {
     /// Dials again; trainers go on.
     fn closed(&mut self, reason: &str) {
         if self.last_reason != reason {
-            tracing::warn!(reason, coordinator = self.config.coordinator, "no session with the coordinator, trying again");
+            tracing::warn!(
+                reason,
+                coordinator = self.config.coordinator,
+                "no session with the coordinator, trying again"
+            );
             reason.clone_into(&mut self.last_reason);
         }
         if self.welcomed {
@@ -312,7 +321,10 @@ impl Agent {
                     }
                     Err(error) => {
                         let stderr = format!("cannot start {}: {error}", program.path.display());
-                        return Some(Input::Exited { launch, exit: Exit { code: Some(127), stderr, ..Exit::default() } });
+                        return Some(Input::Exited {
+                            launch,
+                            exit: Exit { code: Some(127), stderr, ..Exit::default() },
+                        });
                     }
                 }
             }

@@ -154,7 +154,7 @@ pub(crate) struct EvaluateArguments {
 /// What `predict` is told.
 #[cfg(feature = "torch")]
 #[derive(Debug, Args)]
-#[group(id = "input", required = true, multiple = false, args = ["text", "jsonl"])]
+#[command(group = clap::ArgGroup::new("input").required(true).args(["text", "jsonl"]))]
 pub(crate) struct PredictArguments {
     /// Folder of a pulled or exported model.
     #[arg(long, value_name = "DIR")]

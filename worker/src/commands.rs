@@ -51,9 +51,10 @@ pub(crate) fn evaluate(arguments: &EvaluateArguments) -> anyhow::Result<()> {
 fn table(out: &mut impl Write, evaluated: &Evaluated) -> io::Result<()> {
     for (dataset, samples) in &evaluated.samples {
         writeln!(out, "{dataset}  ({samples} samples)")?;
-        let own = evaluated.metrics.iter().filter_map(|(name, value)| {
-            name.strip_prefix(dataset)?.strip_prefix('/').map(|metric| (metric, value))
-        });
+        let own = evaluated
+            .metrics
+            .iter()
+            .filter_map(|(name, value)| name.strip_prefix(dataset)?.strip_prefix('/').map(|metric| (metric, value)));
         for (metric, value) in own {
             writeln!(out, "  {metric:<10} {value:>8.4}")?;
         }
@@ -118,12 +119,14 @@ pub(crate) fn gpu_check(json: bool, two_ranks: bool) -> anyhow::Result<()> {
         Err(reason) => return Ok(writeln!(out, "no GPU: {reason}")?),
     };
     let program = std::env::current_exe().context("cannot find the own program")?;
-    let child = Command::new(program).args(["gpu-check", "--two-ranks"]).env(check::MULTI_RANK.0, check::MULTI_RANK.1).output();
+    let child =
+        Command::new(program).args(["gpu-check", "--two-ranks"]).env(check::MULTI_RANK.0, check::MULTI_RANK.1).output();
     let child = child.context("cannot start a second process")?;
     let shared = child.status.success();
     let said = String::from_utf8_lossy(&child.stderr).trim().to_owned();
     if json {
-        let report = serde_json::json!({ "gpu": true, "report": report, "two_ranks_on_one_gpu": shared, "two_ranks": said });
+        let report =
+            serde_json::json!({ "gpu": true, "report": report, "two_ranks_on_one_gpu": shared, "two_ranks": said });
         writeln!(out, "{report}")?;
         return Ok(());
     }
@@ -131,6 +134,10 @@ pub(crate) fn gpu_check(json: bool, two_ranks: bool) -> anyhow::Result<()> {
     writeln!(out, "devices                 {}", report.devices)?;
     writeln!(out, "bf16 training           loss {first:.3} -> {last:.3}, {:.2} ms a step", report.step_milliseconds)?;
     writeln!(out, "NCCL, one rank          ok")?;
-    writeln!(out, "NCCL, two ranks a GPU   {}", if shared { "ok".to_owned() } else { format!("not possible: {said}") })?;
+    writeln!(
+        out,
+        "NCCL, two ranks a GPU   {}",
+        if shared { "ok".to_owned() } else { format!("not possible: {said}") }
+    )?;
     Ok(())
 }

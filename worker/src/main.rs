@@ -62,7 +62,10 @@ fn run_agent(arguments: AgentArguments) -> anyhow::Result<()> {
     let visible_devices = std::env::var("CUDA_VISIBLE_DEVICES").ok().filter(|names| !names.is_empty());
     let trainer = Program {
         path: program,
-        arguments: std::iter::once("trainer").chain(arguments.fake_trainers.then_some("--fake")).map(Into::into).collect(),
+        arguments: std::iter::once("trainer")
+            .chain(arguments.fake_trainers.then_some("--fake"))
+            .map(Into::into)
+            .collect(),
         visible_devices: visible_devices.map(|names| names.split(',').map(|name| name.trim().to_owned()).collect()),
     };
     let exit_on_stdin_eof = arguments.exit_on_stdin_eof;
@@ -89,7 +92,8 @@ fn run_agent(arguments: AgentArguments) -> anyhow::Result<()> {
 
 /// The first signal lets trainers save, a second one does not wait for them.
 async fn heed_signals(shutdown: CancellationToken, kill: CancellationToken) {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
         tracing::error!("cannot handle signals");
         return;
     };

@@ -27,7 +27,9 @@ pub fn find(wanted: Wanted, processors: u32) -> Result<Vec<Slot>, String> {
             _ => Ok(cpus(1, processors)),
         },
         Wanted::AllGpus => match gpus()? {
-            gpus if gpus.is_empty() => Err("no GPU was found; hint: use --slots N to train on the processors".to_owned()),
+            gpus if gpus.is_empty() => {
+                Err("no GPU was found; hint: use --slots N to train on the processors".to_owned())
+            }
             gpus => Ok(gpus),
         },
         Wanted::Gpus(count) => {

@@ -48,8 +48,8 @@ pub trait Replica {
     /// Takes over the description of a peer or checkpoint, where it can differ from what this rank made itself.
     fn adopt(&mut self, description: &Description) -> Result<(), ExitCause>;
 
-    /// Makes what is needed to work with the peers of a new generation.
-    fn join(&mut self, generation: Generation, group: &mut dyn Collective) -> Result<(), Halt>;
+    /// Joins a new generation: takes the group in which the ranks have met and gives the one in which they compute.
+    fn join(&mut self, generation: Generation, group: Box<dyn Collective>) -> Result<Box<dyn Collective>, Halt>;
 
     /// Sets everything as it is before the first step: a pure function of the job's seed.
     fn initialise(&mut self) -> Result<(), ExitCause>;
@@ -64,7 +64,13 @@ pub trait Replica {
     fn fingerprint(&mut self) -> u64;
 
     /// Computes the gradients of this rank's micro-shards for the update that makes `step`.
-    fn gradients(&mut self, step: Step, batch: &Batch, seat: (Rank, u32), group: &mut dyn Collective) -> Result<Sums, Halt>;
+    fn gradients(
+        &mut self,
+        step: Step,
+        batch: &Batch,
+        seat: (Rank, u32),
+        group: &mut dyn Collective,
+    ) -> Result<Sums, Halt>;
 
     /// Adds up the gradients of all ranks.
     fn reduce(&mut self, group: &mut dyn Collective) -> Result<(), Halt>;

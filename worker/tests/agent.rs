@@ -179,3 +179,28 @@ fn last_words_and_logs_of_a_failing_trainer_reach_the_coordinator() {
     }
     assert!(coordinator.heard().lines.iter().any(|line| line.contains("ready")), "logs are told");
 }
+
+#[cfg(feature = "torch")]
+#[test]
+fn a_killed_real_trainer_costs_less_than_three_seconds() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let spec = crate::training::training(&crate::training::stores(folder.path(), 60), 100_000, "");
+    let coordinator = Coordinator::start();
+    let agent = Agent::start_real(&coordinator, 2, &[]);
+    let assigned = Instant::now();
+    coordinator.assign(&spec, folder.path(), 1, 2);
+    coordinator.form(1, 2);
+    coordinator.wait_for_step(1);
+    println!("real trainers: first step told {:?} after the assignment", assigned.elapsed());
+    coordinator.wait_for_step(10);
+    let killed = Instant::now();
+    send(agent.trainers()[1], Signal::SIGKILL);
+    wait("the death is reported", || !coordinator.exits(1).is_empty());
+    let reached = coordinator.last_step();
+    coordinator.assign(&spec, folder.path(), 2, 2);
+    coordinator.form(2, 2);
+    let formed = killed.elapsed();
+    coordinator.wait_for_step(reached.0 + 1);
+    println!("killed real trainer: all ready after {formed:?}, next step told after {:?}", killed.elapsed());
+    assert!(killed.elapsed() < Duration::from_secs(3), "{:?}", killed.elapsed());
+}

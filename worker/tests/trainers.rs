@@ -141,7 +141,9 @@ fn a_damaged_checkpoint_ends_every_trainer_with_its_name() {
     assert!(!before.is_empty());
     let mut damaged = 0;
     for entry in walk(std::path::Path::new(&at.uri)) {
-        if entry.extension().is_some_and(|end| end == "safetensors") && entry.display().to_string().contains("step-00000020") {
+        if entry.extension().is_some_and(|end| end == "safetensors")
+            && entry.display().to_string().contains("step-00000020")
+        {
             let mut bytes = std::fs::read(&entry).expect("a shard");
             *bytes.last_mut().expect("it has bytes") ^= 1;
             std::fs::write(&entry, bytes).expect("it can be written");

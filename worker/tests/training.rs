@@ -49,7 +49,7 @@ fn run(spec: &Arc<JobSpec>, folder: &Path, world: u32, resume: Option<Checkpoint
 fn close(one: &[f64], other: &[f64]) {
     assert_eq!(one.len(), other.len());
     for (place, (a, b)) in one.iter().zip(other).enumerate() {
-        assert!((a - b).abs() <= 1e-4 * a.abs(), "value {place}: {a} and {b}");
+        assert!((a - b).abs() <= 1e-5 * a.abs(), "value {place}: {a} and {b}");
     }
 }
 
@@ -60,12 +60,12 @@ fn one_two_and_three_ranks_see_the_same_samples_and_losses() {
     // Without dropout, and with it: what is dropped depends on the micro-shard, not on the rank.
     for dropout in [", dropout: 0", ""] {
         let spec = training(&stores, 20, dropout);
-        let alone = run(&spec, &folder.path().join("1"), 1, None);
+        let alone = run(&spec, &folder.path().join(format!("1{dropout}")), 1, None);
         assert_eq!(alone.steps(), (1..=20).collect::<Vec<_>>());
         let losses = alone.values("train/loss");
         assert!(losses[19] < losses[0], "it learns: {losses:?}");
         for world in [2, 3] {
-            let ended = run(&spec, &folder.path().join(format!("{world}")), world, None);
+            let ended = run(&spec, &folder.path().join(format!("{world}{dropout}")), world, None);
             assert_eq!(ended.digests(), alone.digests());
             close(&losses, &ended.values("train/loss"));
             close(&alone.values("train/grad_norm"), &ended.values("train/grad_norm"));
@@ -79,15 +79,16 @@ fn a_job_in_two_goes_ends_with_the_bits_of_one() {
     let stores = stores(folder.path(), 60);
     let spec = training(&stores, 24, "");
     for world in [1, 2] {
-        let whole = run(&spec, &folder.path().join("whole"), world, None);
-        let gang = Gang::start(&spec, &folder.path().join("parts"), world, torch::make, 1, None);
+        let place = |name: &str| folder.path().join(format!("{name}-{world}"));
+        let whole = run(&spec, &place("whole"), world, None);
+        let gang = Gang::start(&spec, &place("parts"), world, torch::make, 1, None);
         wait("it trains", || gang.members[0].step() >= Step(5));
         gang.stop();
         let first = gang.end();
         first.all(&ExitCause::Stopped);
         let at = first.committed.last().expect("it was saved").clone();
         assert!(at.step >= Step(5) && at.step < Step(24), "{at:?}");
-        let second = run(&spec, &folder.path().join("parts"), world, Some(at.clone()));
+        let second = run(&spec, &place("parts"), world, Some(at.clone()));
         assert_eq!(second.steps().first(), Some(&(at.step.0 + 1)));
         assert_eq!(second.weights(), whole.weights(), "world {world}");
     }
@@ -140,16 +141,18 @@ fn bf16_learns_about_the_same() {
 fn a_few_samples_are_learned_by_heart_and_evaluated_alike_in_the_job_and_afterwards() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let stores = stores(folder.path(), 24);
-    let spec = training(&stores, 150, ", dropout: 0");
+    let spec = training(&stores, 100, ", dropout: 0");
     let ended = run(&spec, &folder.path().join("ckpt"), 2, None);
     let losses = ended.values("train/ce");
-    assert!(losses[149] < 0.25 * losses[0], "from {} to {}", losses[0], losses[149]);
+    assert!(losses[99] < 0.25 * losses[0], "from {} to {}", losses[0], losses[99]);
     let metrics = ended.said.iter().flatten().find_map(|message| match message {
         FromTrainer::Event { kind: ReportKind::Evaluated { metrics, .. }, .. } => Some(metrics.clone()),
         _ => None,
     });
     let metrics: BTreeMap<String, f64> = metrics.expect("the last step is evaluated");
-    for name in ["valid/score", "valid/mae", "valid/wf1", "valid/sample-sentiment/acc2_non0", "valid/sample-emotion/wf1"] {
+    for name in
+        ["valid/score", "valid/mae", "valid/wf1", "valid/sample-sentiment/acc2_non0", "valid/sample-emotion/wf1"]
+    {
         assert!(metrics.contains_key(name), "{name} is not in {metrics:?}");
     }
 
@@ -184,7 +187,8 @@ fn pull(at: &CheckpointRef, folder: &Path) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let store = Store::open(&at.uri, []).expect("a folder");
-        let checkpoint = Checkpoint::open(&store, &at.manifest.parse().expect("a key"), None).await.expect("it is there");
+        let checkpoint =
+            Checkpoint::open(&store, &at.manifest.parse().expect("a key"), None).await.expect("it is there");
         let manifest = checkpoint.manifest();
         let Some(Tokenizer::Inline(tokenizer)) = &manifest.tokenizer else { panic!("no tokenizer") };
         let json = |value: &serde_json::Value| serde_json::to_vec_pretty(value).expect("plain data");

@@ -109,7 +109,7 @@ fn kill_a_trainer(stage: &Stage, cluster: &Cluster, job: &Job, steps: u64) -> Re
         view.generation > before.generation && view.state == "running" && view.step > before.step
     })?;
     ensure!(cluster.trainers(0)? == survivor, "the surviving trainer was restarted, but it should have kept its state");
-    let step = job.first_step_of(after.generation)?;
+    let step = job.first_step_of(after.generation, killed)?;
     let seconds = (step.at.saturating_sub(killed)) as f64 / 1000.0;
     stage.say(&format!(
         "  generation {} completed step {} after {seconds:.1} s; the survivor kept its process",

@@ -28,6 +28,12 @@ impl Workspace {
         // `cargo run` put this here from .cargo/config.toml. A plain `cargo build` has it from there only; build scripts that watch it
         // must see no difference, or minutes of C++ are compiled again.
         command.env_remove("LIBTORCH");
+        // So must those that watch what `cargo run` says of the package it runs, such as ring's.
+        for (name, _) in std::env::vars_os() {
+            if name.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")) {
+                command.env_remove(&name);
+            }
+        }
         command
     }
 

@@ -66,10 +66,11 @@ impl Outbox {
     pub(super) fn steps(&mut self, steps: Steps) {
         self.records += steps.records.len();
         let room = self.limits.per_message;
-        let waiting = self.entries.iter_mut().rev().filter(|entry| !entry.sent).find_map(|entry| match &mut entry.report {
-            AgentReport::Steps(waiting) if same_steps(waiting, &steps) => Some(waiting),
-            _ => None,
-        });
+        let waiting =
+            self.entries.iter_mut().rev().filter(|entry| !entry.sent).find_map(|entry| match &mut entry.report {
+                AgentReport::Steps(waiting) if same_steps(waiting, &steps) => Some(waiting),
+                _ => None,
+            });
         match waiting {
             Some(waiting) if waiting.records.len() + steps.records.len() <= room => {
                 waiting.progress = steps.progress;
@@ -84,10 +85,11 @@ impl Outbox {
     pub(super) fn log(&mut self, source: &Logs, line: LogLine) {
         self.lines += 1;
         let room = self.limits.per_message;
-        let waiting = self.entries.iter_mut().rev().filter(|entry| !entry.sent).find_map(|entry| match &mut entry.report {
-            AgentReport::Logs(waiting) if same_logs(waiting, source) => Some(waiting),
-            _ => None,
-        });
+        let waiting =
+            self.entries.iter_mut().rev().filter(|entry| !entry.sent).find_map(|entry| match &mut entry.report {
+                AgentReport::Logs(waiting) if same_logs(waiting, source) => Some(waiting),
+                _ => None,
+            });
         match waiting {
             Some(waiting) if waiting.lines.len() < room => waiting.lines.push(line),
             _ => self.add(AgentReport::Logs(Logs { lines: vec![line], ..source.clone() })),
@@ -158,7 +160,10 @@ impl Outbox {
             }
         }
         while self.lines > self.limits.lines {
-            let Some(AgentReport::Logs(logs)) = self.drop_oldest(|report| matches!(report, AgentReport::Logs(_))) else { break };
+            let Some(AgentReport::Logs(logs)) = self.drop_oldest(|report| matches!(report, AgentReport::Logs(_)))
+            else {
+                break;
+            };
             self.dropped.lines += logs.lines.len() as u64;
             self.leave_notice(&logs);
         }
@@ -210,12 +215,8 @@ mod tests {
     const SMALL: Limits = Limits { records: 10, lines: 10, per_message: 4 };
 
     fn steps(rank: u32, range: std::ops::Range<u64>) -> Steps {
-        let record = |step| StepRecord {
-            step: Step(step),
-            at: Timestamp(step),
-            digest: String::new(),
-            values: BTreeMap::new(),
-        };
+        let record =
+            |step| StepRecord { step: Step(step), at: Timestamp(step), digest: String::new(), values: BTreeMap::new() };
         Steps {
             job: JobId(1),
             generation: Generation(1),
@@ -226,7 +227,12 @@ mod tests {
     }
 
     fn event(step: u64) -> Report {
-        Report { job: JobId(1), generation: Generation(1), rank: Rank(0), kind: ReportKind::Finished { step: Step(step) } }
+        Report {
+            job: JobId(1),
+            generation: Generation(1),
+            rank: Rank(0),
+            kind: ReportKind::Finished { step: Step(step) },
+        }
     }
 
     fn source() -> Logs {

@@ -29,11 +29,21 @@ pub struct Program {
 /// What the agent hears of a process.
 #[derive(Debug)]
 pub(super) enum Heard {
-    Said { launch: Launch, message: Box<FromTrainer> },
+    Said {
+        launch: Launch,
+        message: Box<FromTrainer>,
+    },
     /// A line of its log.
-    Line { launch: Launch, level: &'static str, text: String },
+    Line {
+        launch: Launch,
+        level: &'static str,
+        text: String,
+    },
     /// It is gone, and everything that it wrote was heard.
-    Exited { launch: Launch, exit: Exit },
+    Exited {
+        launch: Launch,
+        exit: Exit,
+    },
 }
 
 /// A running trainer; dropping it ends the process.
@@ -183,10 +193,10 @@ async fn read_log(stderr: impl AsyncRead + Unpin, launch: Launch, heard: mpsc::S
 
 /// Takes the level from a line as the trainer's tracing writes it; other lines (panics, libraries) count as warnings.
 fn split_level(line: &str) -> (&'static str, &str) {
-    let levels =
-        [("ERROR ", "error"), ("WARN ", "warn"), ("INFO ", "info"), ("DEBUG ", "debug"), ("TRACE ", "trace")];
+    let levels = [("ERROR ", "error"), ("WARN ", "warn"), ("INFO ", "info"), ("DEBUG ", "debug"), ("TRACE ", "trace")];
     let trimmed = line.trim_start();
-    let found = levels.iter().find_map(|(word, level)| trimmed.strip_prefix(word).map(|text| (*level, text.trim_start())));
+    let found =
+        levels.iter().find_map(|(word, level)| trimmed.strip_prefix(word).map(|text| (*level, text.trim_start())));
     found.unwrap_or(("warn", line))
 }
 
@@ -203,7 +213,11 @@ mod tests {
 
     fn shell(script: &str) -> Program {
         let arguments = ["-c", script].map(OsString::from).to_vec();
-        Program { path: PathBuf::from("/bin/sh"), arguments, visible_devices: Some(vec!["GPU-a".into(), "GPU-b".into()]) }
+        Program {
+            path: PathBuf::from("/bin/sh"),
+            arguments,
+            visible_devices: Some(vec!["GPU-a".into(), "GPU-b".into()]),
+        }
     }
 
     /// Runs a script to its end; returns its exit and all lines heard before.

@@ -21,7 +21,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 pub(super) enum Heard {
     Message(ToAgent),
     /// It never came about, or is over.
-    Closed { reason: String },
+    Closed {
+        reason: String,
+    },
 }
 
 /// One attempt at a session; dropping it closes the connection.

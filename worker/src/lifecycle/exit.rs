@@ -30,7 +30,8 @@ pub fn classify(exit: &Exit, last_words: Option<&ExitCause>, finished: bool) -> 
     let ran_out = MEMORY_WORDS.iter().any(|words| exit.stderr.contains(words));
     match (exit.signal, exit.code) {
         (Some(SIGKILL), _) if exit.oom_killed => {
-            let message = "killed by the kernel (oom_killed); hint: give the host more memory, or lower train.micro_batch";
+            let message =
+                "killed by the kernel (oom_killed); hint: give the host more memory, or lower train.micro_batch";
             ExitCause::OutOfMemory { message: message.to_owned() }
         }
         (Some(SIGABRT), _) if ran_out => ExitCause::OutOfMemory { message: tail() },
@@ -64,15 +65,26 @@ mod tests {
             (exit(Some(0), None, ""), None, false, ExitCause::Failed { code: 0, message: text("no message") }),
             (exit(Some(10), None, ""), None, false, ExitCause::Stopped),
             (exit(Some(20), None, "log"), Some(&words), false, words.clone()),
-            (exit(Some(1), None, "thread panicked"), None, false, ExitCause::Failed { code: 1, message: text("thread panicked") }),
-            (exit(Some(127), None, "libtorch_cpu.so: cannot open"), None, false, ExitCause::NotStarted {
-                message: text("libtorch_cpu.so: cannot open"),
-            }),
+            (
+                exit(Some(1), None, "thread panicked"),
+                None,
+                false,
+                ExitCause::Failed { code: 1, message: text("thread panicked") },
+            ),
+            (
+                exit(Some(127), None, "libtorch_cpu.so: cannot open"),
+                None,
+                false,
+                ExitCause::NotStarted { message: text("libtorch_cpu.so: cannot open") },
+            ),
             (exit(None, Some(9), "log"), None, false, ExitCause::Signalled { signal: 9 }),
             (exit(None, Some(11), ""), Some(&words), false, ExitCause::Signalled { signal: 11 }),
-            (exit(None, Some(6), "what(): std::bad_alloc"), None, false, ExitCause::OutOfMemory {
-                message: text("what(): std::bad_alloc"),
-            }),
+            (
+                exit(None, Some(6), "what(): std::bad_alloc"),
+                None,
+                false,
+                ExitCause::OutOfMemory { message: text("what(): std::bad_alloc") },
+            ),
         ];
         for (exit, words, finished, expected) in cases {
             assert_eq!(classify(&exit, words, finished), expected, "{exit:?}");
@@ -82,7 +94,9 @@ mod tests {
     #[test]
     fn a_kill_by_the_kernel_is_told_from_a_kill_by_hand() {
         let killed = Exit { oom_killed: true, ..exit(None, Some(9), "") };
-        let ExitCause::OutOfMemory { message } = classify(&killed, None, false) else { panic!("not seen as out of memory") };
+        let ExitCause::OutOfMemory { message } = classify(&killed, None, false) else {
+            panic!("not seen as out of memory")
+        };
         assert!(message.contains("oom_killed") && message.contains("hint:"), "{message}");
         let abort = Exit { oom_killed: true, ..exit(None, Some(6), "assertion") };
         assert_eq!(classify(&abort, None, false), ExitCause::Signalled { signal: 6 });

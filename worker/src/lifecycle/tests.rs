@@ -9,7 +9,9 @@ const JOB: JobId = JobId(5);
 const OTHER: JobId = JobId(6);
 
 fn spec(steps: u64) -> Arc<JobSpec> {
-    let text = format!("name: t\nmodel: {{preset: tiny}}\ndata: {{train: [{{path: a.arrow}}]}}\ntrain: {{max_steps: {steps}}}");
+    let text = format!(
+        "name: t\nmodel: {{preset: tiny}}\ndata: {{train: [{{path: a.arrow}}]}}\ntrain: {{max_steps: {steps}}}"
+    );
     Arc::new(parse_job(&text, "t.yaml").expect("a valid job"))
 }
 
@@ -35,7 +37,14 @@ fn kill(generation: u64) -> Input {
 
 fn form(generation: u64) -> Input {
     let generation = Generation(generation);
-    Input::Order(Order::Form(Form { job: JOB, generation, peers: Vec::new(), nccl_id: None, source: None, resume: None }))
+    Input::Order(Order::Form(Form {
+        job: JOB,
+        generation,
+        peers: Vec::new(),
+        nccl_id: None,
+        source: None,
+        resume: None,
+    }))
 }
 
 fn exited(launch: u64, code: i32) -> Input {

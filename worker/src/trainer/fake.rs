@@ -93,6 +93,7 @@ impl Fake {
             "invalid" => Err(invalid(message).into()),
             "memory" => Err(ExitCause::OutOfMemory { message }.into()),
             "panic" => panic!("{message}"),
+            "nan" => Ok(()),
             "hang" => loop {
                 std::thread::park();
             },
@@ -118,9 +119,9 @@ impl Replica for Fake {
         Ok(())
     }
 
-    fn join(&mut self, generation: Generation, _group: &mut dyn Collective) -> Result<(), Halt> {
+    fn join(&mut self, generation: Generation, group: Box<dyn Collective>) -> Result<Box<dyn Collective>, Halt> {
         self.generation = generation;
-        Ok(())
+        Ok(group)
     }
 
     fn initialise(&mut self) -> Result<(), ExitCause> {
@@ -135,7 +136,11 @@ impl Replica for Fake {
         for (numbers, name) in self.state.iter_mut().zip(NAMES) {
             let tensor = tensors.get(name).ok_or_else(|| invalid(format!("the checkpoint has no tensor {name}")))?;
             if tensor.data.len() != numbers.len() * 4 {
-                return Err(invalid(format!("tensor {name} has {} bytes, not {}", tensor.data.len(), numbers.len() * 4)));
+                return Err(invalid(format!(
+                    "tensor {name} has {} bytes, not {}",
+                    tensor.data.len(),
+                    numbers.len() * 4
+                )));
             }
             for (number, bytes) in numbers.iter_mut().zip(tensor.data.as_chunks::<4>().0) {
                 *number = f32::from_le_bytes(*bytes);
@@ -196,7 +201,9 @@ impl Replica for Fake {
 
     fn update(&mut self, step: Step, total: u64) -> Result<Update, ExitCause> {
         let [weights, averages, squares] = &mut self.state;
-        for (((weight, average), square), gradient) in weights.iter_mut().zip(averages).zip(squares).zip(&self.gradients) {
+        for (((weight, average), square), gradient) in
+            weights.iter_mut().zip(averages).zip(squares).zip(&self.gradients)
+        {
             *weight = (*weight - gradient) % 1e6;
             *average = *gradient;
             *square = (*square + gradient.abs()) % 1e6;

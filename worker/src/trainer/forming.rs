@@ -49,18 +49,18 @@ impl Life<'_> {
             secret: tcp::Secret::new(format!("{}/{}", self.begin.cluster, self.begin.job).as_bytes()),
             generation: seat.generation.0,
             rank: seat.rank.0,
-            peers: peers.map_err(|error| failed(format!("cannot use the peers' addresses {:?}: {error}", form.peers)))?,
+            peers: peers
+                .map_err(|error| failed(format!("cannot use the peers' addresses {:?}: {error}", form.peers)))?,
         };
-        let mut group: Box<dyn Collective> = Box::new(tcp::connect(&rendezvous, listener, CONNECT_TIMEOUT)?);
-        self.replica.join(seat.generation, group.as_mut())?;
+        let met = Box::new(tcp::connect(&rendezvous, listener, CONNECT_TIMEOUT)?);
+        let group = self.replica.join(seat.generation, met)?;
         Ok(Ok((group, form)))
     }
 
     /// Brings all ranks to the same state: that of a peer's memory, of a checkpoint, or of the beginning.
     pub(super) fn agree(&mut self, form: &Form, group: &mut dyn Collective) -> Result<(), Halt> {
         let own = self.replica.description();
-        let hand =
-            Hand { holds: self.held.as_ref().map(Held::step), description: hash(&own), data: own.data.clone() };
+        let hand = Hand { holds: self.held.as_ref().map(Held::step), description: hash(&own), data: own.data.clone() };
         let hands = group.all_gather_bytes(&serde_json::to_vec(&hand).map_err(failed)?)?;
         let hands: Vec<Hand> =
             hands.iter().map(|hand| serde_json::from_slice(hand)).collect::<Result<_, _>>().map_err(failed)?;
@@ -78,11 +78,23 @@ impl Life<'_> {
             (None, None) => {
                 self.held = None;
                 self.replica.initialise()?;
+                if !self.alike(group)? {
+                    // Kinds of processors may draw different numbers from one seed.
+                    tracing::warn!("the ranks drew different initial values; all take those of rank 0");
+                    self.replica.receive(Rank(0), group)?;
+                }
                 self.held = Some(Held::at(Cursor::START));
                 tracing::info!("starts from scratch");
             }
         }
-        self.compare(group)
+        if self.alike(group)? {
+            return Ok(());
+        }
+        // Training from different numbers would go wrong without a word.
+        Err(Halt::End(failed(
+            "the ranks do not hold the same parameters; hint: check that all workers run the same version; this is a bug, \
+             please report it with the job file",
+        )))
     }
 
     /// Takes the state from a peer's memory, if anybody needs it.
@@ -173,18 +185,11 @@ impl Life<'_> {
         Ok(())
     }
 
-    /// Makes sure that all ranks hold the same numbers: training from different ones would go wrong without a word.
-    fn compare(&mut self, group: &mut dyn Collective) -> Result<(), Halt> {
+    /// Whether all ranks hold the same parameters.
+    fn alike(&mut self, group: &mut dyn Collective) -> Result<bool, Halt> {
         let own = self.replica.fingerprint().to_le_bytes();
         let all = group.all_gather_bytes(&own)?;
-        match all.iter().position(|other| other[..] != own) {
-            None => Ok(()),
-            Some(other) => Err(Halt::End(failed(format!(
-                "rank {other} does not hold the same parameters as rank {}; hint: check that all workers run the same \
-                 version on the same kind of device",
-                group.rank()
-            )))),
-        }
+        Ok(all.iter().all(|other| other[..] == own))
     }
 }
 
@@ -195,7 +200,8 @@ fn hash(description: &Description) -> String {
 
 /// Listens on the interface that the host's name stands for, so that a worker on loopback is not open to the network.
 fn listen(host: &str) -> Result<tcp::Listener, String> {
-    let resolved = (host, 0).to_socket_addrs().map_err(|error| format!("cannot find the own host `{host}`: {error}"))?;
+    let resolved =
+        (host, 0).to_socket_addrs().map_err(|error| format!("cannot find the own host `{host}`: {error}"))?;
     let mut reason = format!("the own host `{host}` has no address");
     for address in resolved {
         match tcp::Listener::bind(address) {

@@ -112,7 +112,8 @@ mod tests {
         let batch = batch();
         let mut total = [0.0; COUNT];
         for rank in 0..world {
-            let samples: Vec<u64> = batch.for_rank(Rank(rank), world).flat_map(|shard| shard.samples.to_vec()).collect();
+            let samples: Vec<u64> =
+                batch.for_rank(Rank(rank), world).flat_map(|shard| shard.samples.to_vec()).collect();
             let digest = samples.iter().copied().collect();
             let sums = Sums { loss: 0.5, samples: samples.len() as u64, digest, ..Sums::default() };
             for (total, own) in total.iter_mut().zip(pack(&sums, flags(rank))) {
@@ -125,7 +126,8 @@ mod tests {
     #[test]
     fn all_ranks_together_account_for_the_batch() {
         for world in 1..=5 {
-            let totals = unpack(&summed(world, |_| Flags::default()), world, &batch()).expect("everything was consumed");
+            let totals =
+                unpack(&summed(world, |_| Flags::default()), world, &batch()).expect("everything was consumed");
             assert_eq!(totals.loss, 0.5 * f64::from(world));
             assert_eq!((totals.uploaded, totals.upload_failed, totals.stop), (false, false, false));
         }

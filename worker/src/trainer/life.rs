@@ -48,7 +48,8 @@ pub fn run(
     surroundings: &Surroundings,
 ) -> ExitCause {
     let begin = *mailbox.begin();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("store").enable_all().build();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("store").enable_all().build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => return failed(format!("cannot start threads for the checkpoint store: {error}")),

@@ -9,8 +9,8 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use unimse_checkpoint::{
-    Attempt, DataCursor, Error, Manifest, ManifestKey, ShardDescriptor, ShardWriter, Store, TensorSpec, Tokenizer, WriteOptions,
-    commit, manifest,
+    Attempt, DataCursor, Error, Manifest, ManifestKey, ShardDescriptor, ShardWriter, Store, TensorSpec, Tokenizer,
+    WriteOptions, commit, manifest,
 };
 use unimse_collectives::{Collective, DEFAULT_TIMEOUT};
 use unimse_core::checkpoint::CheckpointRef;
@@ -64,7 +64,14 @@ impl Drop for Saving {
 }
 
 impl Saver {
-    pub(super) fn new(runtime: Handle, store: Store, begin: &Begin, seat: Seat, attempt: Attempt, mouth: Mouth) -> Self {
+    pub(super) fn new(
+        runtime: Handle,
+        store: Store,
+        begin: &Begin,
+        seat: Seat,
+        attempt: Attempt,
+        mouth: Mouth,
+    ) -> Self {
         let uri = begin.spec.checkpoint.uri.clone().unwrap_or_else(|| begin.checkpoint_uri.clone());
         Self { runtime, store, uri, begin: begin.clone(), seat, attempt, mouth, saving: None, commit: None }
     }
@@ -115,7 +122,11 @@ impl Saver {
     /// All ranks have written their parts: gathers what they say of them, and rank 0 begins to commit.
     pub(super) fn agree(&mut self, group: &mut dyn Collective) -> Result<(), Halt> {
         let Some(saving) = self.saving.take() else { return Ok(()) };
-        let own = saving.upload.lock().take().ok_or_else(|| failed("a part of a checkpoint was said to be written, but is not"))?;
+        let own = saving
+            .upload
+            .lock()
+            .take()
+            .ok_or_else(|| failed("a part of a checkpoint was said to be written, but is not"))?;
         let own = serde_json::to_vec(&own).map_err(failed)?;
         let all = group.all_gather_bytes(&own)?;
         let parse = |bytes: &Vec<u8>| serde_json::from_slice::<Result<ShardDescriptor, String>>(bytes).map_err(failed);
@@ -193,7 +204,8 @@ impl Saver {
                 step,
                 generation: manifest.generation,
             };
-            mouth.event(seat, ReportKind::Committed { at, bytes: done.bytes, world_size: manifest.world_size, metrics });
+            mouth
+                .event(seat, ReportKind::Committed { at, bytes: done.bytes, world_size: manifest.world_size, metrics });
             Ok(())
         }));
     }

@@ -11,7 +11,8 @@ pub(super) fn share(tensors: &[TensorSpec], rank: u32, world: u32) -> Vec<usize>
     let mut loads = vec![0_u64; world.max(1) as usize];
     let mut own = Vec::new();
     for (bytes, place) in by_size {
-        let (least, load) = loads.iter_mut().enumerate().min_by_key(|(rank, load)| (**load, *rank)).expect("a world has ranks");
+        let (least, load) =
+            loads.iter_mut().enumerate().min_by_key(|(rank, load)| (**load, *rank)).expect("a world has ranks");
         *load += bytes;
         if least as u32 == rank {
             own.push(place);

@@ -123,7 +123,8 @@ impl Life<'_> {
     /// The progress that the newest of these records shows.
     pub(super) fn progress_of(&self, records: &[StepRecord]) -> Option<Progress> {
         let last = records.last()?;
-        let value = |name: &str| records.iter().rev().find_map(|record| record.values.get(name)).copied().unwrap_or(0.0);
+        let value =
+            |name: &str| records.iter().rev().find_map(|record| record.values.get(name)).copied().unwrap_or(0.0);
         Some(Progress {
             step: last.step,
             total_steps: Some(self.replica.order().total_steps(self.begin.spec.train.length)),

@@ -6,6 +6,7 @@
 mod description;
 mod device;
 mod evaluation;
+mod exact;
 mod feed;
 mod flat;
 mod folder;

@@ -224,8 +224,14 @@ pub(crate) struct Agent {
 
 impl Agent {
     pub(crate) fn start(coordinator: &Coordinator, slots: u32, more: &[&str]) -> Self {
+        let more: Vec<&str> = more.iter().copied().chain(["--fake-trainers"]).collect();
+        Self::start_real(coordinator, slots, &more)
+    }
+
+    /// Starts an agent whose trainers train.
+    pub(crate) fn start_real(coordinator: &Coordinator, slots: u32, more: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_unimse-worker"));
-        command.args(["agent", "--coordinator", &coordinator.endpoint(), "--name", "node", "--fake-trainers"]);
+        command.args(["agent", "--coordinator", &coordinator.endpoint(), "--name", "node"]);
         command.args(["--slots", &slots.to_string(), "--threads", "1"]).args(more);
         let child = command.stdin(Stdio::piped()).spawn().expect("the worker starts");
         let agent = Self { child };

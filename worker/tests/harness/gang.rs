@@ -21,6 +21,8 @@ use super::wait;
 pub(crate) type Make = fn(&Begin, &Surroundings) -> Result<Box<dyn Replica>, ExitCause>;
 
 const JOB: JobId = JobId(7);
+/// How long a whole job may take on a busy machine.
+const LONG_PATIENCE: std::time::Duration = std::time::Duration::from_secs(300);
 
 /// The trainers of one job.
 pub(crate) struct Gang {
@@ -52,7 +54,10 @@ impl Write for Ear {
         self.rest.extend_from_slice(bytes);
         while let Some(end) = self.rest.iter().position(|&byte| byte == b'\n') {
             let line: Vec<u8> = self.rest.drain(..=end).collect();
-            self.said.lock().expect("no panic while holding it").push(serde_json::from_slice(&line).expect("a message"));
+            self.said
+                .lock()
+                .expect("no panic while holding it")
+                .push(serde_json::from_slice(&line).expect("a message"));
         }
         Ok(bytes.len())
     }
@@ -96,7 +101,9 @@ impl Member {
     }
 
     fn readiness(&self, of: u64) -> Option<Readiness> {
-        self.events(of).into_iter().find_map(|kind| if let ReportKind::Ready(ready) = kind { Some(ready) } else { None })
+        self.events(of)
+            .into_iter()
+            .find_map(|kind| if let ReportKind::Ready(ready) = kind { Some(ready) } else { None })
     }
 
     pub(crate) fn lost(&self, of: u64) -> Option<Step> {
@@ -232,7 +239,12 @@ impl Gang {
 
     /// Waits for the end of all.
     pub(crate) fn end(self) -> Ended {
-        wait("all trainers end", || self.members.iter().all(Member::is_over));
+        let deadline = std::time::Instant::now() + LONG_PATIENCE;
+        while !self.members.iter().all(Member::is_over) {
+            let said: Vec<_> = self.members.iter().map(|member| member.said().pop()).collect();
+            assert!(std::time::Instant::now() < deadline, "trainers did not end; last words: {said:?}");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
         let committed = self.committed();
         let mut records: BTreeMap<Step, StepRecord> = BTreeMap::new();
         for record in self.members.iter().flat_map(Member::records) {

@@ -72,7 +72,7 @@ impl<'a> Job<'a> {
              evaluate_every: {every}\n  seed: 42\n\
              resources: {{slots: 2, min_slots: 1}}\n\
              checkpoint: {{every: {every}, keep: {{latest: 2, best: 1}}}}\n\
-             log: {{every: 10}}\n"
+             log: {{every: 1}}\n"
         );
         let file = stage.path("job.yaml");
         std::fs::write(&file, text)?;
@@ -125,12 +125,15 @@ impl<'a> Job<'a> {
         Ok(())
     }
 
-    /// The first training step that a generation completed.
-    pub(crate) fn first_step_of(&self, generation: u64) -> Result<Point> {
+    /// The first training step that a generation completed after a moment.
+    pub(crate) fn first_step_of(&self, generation: u64, since: u64) -> Result<Point> {
         let deadline = Instant::now() + Duration::from_secs(30);
         loop {
-            let found =
-                self.points()?.into_iter().filter(|point| point.generation == generation).min_by_key(|point| point.at);
+            let found = self
+                .points()?
+                .into_iter()
+                .filter(|point| point.generation == generation && point.at >= since)
+                .min_by_key(|point| point.at);
             match found {
                 Some(point) => return Ok(point),
                 None if Instant::now() > deadline => bail!("no step of generation {generation} was reported"),

@@ -54,7 +54,10 @@ impl Feed {
             self.stream = Some(self.start(cursor, rank, world));
         }
         let stream = self.stream.as_mut().expect("it was started above");
-        let step = stream.steps.recv().map_err(|_| invalid("the thread that prepares batches is gone; its panic is in the log"))?;
+        let step = stream
+            .steps
+            .recv()
+            .map_err(|_| invalid("the thread that prepares batches is gone; its panic is in the log"))?;
         stream.next.0 = self.order.batch(cursor).next;
         step.map_err(invalid)
     }
@@ -79,7 +82,8 @@ fn prepare(
     loop {
         let batch = order.batch(cursor);
         cursor = batch.next;
-        let shards = batch.for_rank(rank, world).map(|shard| self::shard(material, shard.index, shard.samples)).collect();
+        let shards =
+            batch.for_rank(rank, world).map(|shard| self::shard(material, shard.index, shard.samples)).collect();
         let failed = Result::<Vec<Shard>, DataError>::is_err(&shards);
         if sender.send(shards).is_err() || failed {
             return;

@@ -56,8 +56,15 @@ impl Flat {
         let decayed = place(decaying);
         let total = place(other);
         let zeros = || Tensor::zeros([total as i64], (Kind::Float, device));
-        let mut flat =
-            Self { entries, leaves, parameters: zeros(), gradients: zeros(), averages: zeros(), squares: zeros(), decayed };
+        let mut flat = Self {
+            entries,
+            leaves,
+            parameters: zeros(),
+            gradients: zeros(),
+            averages: zeros(),
+            squares: zeros(),
+            decayed,
+        };
         flat.adopt_leaves().map_err(|error| failed(format!("cannot lay out the parameters: {error}")))?;
         Ok(flat)
     }
@@ -115,7 +122,8 @@ mod tests {
         assert_eq!(flat.decayed, 16 + 16, "ten and fifteen numbers, each rounded up");
         assert_eq!(first.ws, before);
 
-        let loss = || second.forward(&first.forward(&Tensor::ones([1, 3], (Kind::Float, Device::Cpu)))).sum(Kind::Float);
+        let loss =
+            || second.forward(&first.forward(&Tensor::ones([1, 3], (Kind::Float, Device::Cpu)))).sum(Kind::Float);
         loss().backward();
         let once = flat.gradients.copy();
         assert!(f64::try_from(once.abs().sum(Kind::Float)).unwrap() > 0.0, "backward writes into the flat tensor");
@@ -123,7 +131,11 @@ mod tests {
         assert!(flat.gradients.allclose(&(once * 2), 1e-6, 1e-6, false), "and adds to what is there");
 
         let _ = flat.parameters.zero_();
-        assert_eq!(f64::try_from(first.ws.abs().sum(Kind::Float)).unwrap(), 0.0, "the model sees changes of the flat tensor");
+        assert_eq!(
+            f64::try_from(first.ws.abs().sum(Kind::Float)).unwrap(),
+            0.0,
+            "the model sees changes of the flat tensor"
+        );
     }
 
     #[test]

@@ -63,7 +63,8 @@ impl ModelFolder {
         let config = unimse_model::Config::from_json(&config).map_err(invalid)?;
         let labels = text(folder, "labels.json")?;
         let schema = serde_json::from_str(&labels);
-        let schema = schema.map_err(|error| invalid(format!("cannot read {}/labels.json: {error}", folder.display())))?;
+        let schema =
+            schema.map_err(|error| invalid(format!("cannot read {}/labels.json: {error}", folder.display())))?;
         let words = Words::new(&text(folder, "tokenizer.json")?, schema)?;
         let store = nn::VarStore::new(device);
         let model = UniMse::new(&store.root(), &config).map_err(invalid)?;
@@ -158,5 +159,8 @@ fn text(folder: &Path, name: &str) -> Result<String, ExitCause> {
 }
 
 fn missing(path: &Path, error: &std::io::Error) -> ExitCause {
-    invalid(format!("cannot read {}: {error}; hint: give a folder that `unimse ckpt pull` or `unimse export` wrote", path.display()))
+    invalid(format!(
+        "cannot read {}: {error}; hint: give a folder that `unimse ckpt pull` or `unimse export` wrote",
+        path.display()
+    ))
 }

@@ -61,10 +61,8 @@ mod tests {
     fn flat() -> Flat {
         let store = nn::VarStore::new(Device::Cpu);
         let path = store.root();
-        let parameters = vec![
-            ("bias".to_owned(), path.ones("bias", &[2])),
-            ("weight".to_owned(), path.ones("weight", &[2, 2])),
-        ];
+        let parameters =
+            vec![("bias".to_owned(), path.ones("bias", &[2])), ("weight".to_owned(), path.ones("weight", &[2, 2]))];
         let flat = Flat::new(parameters, Device::Cpu).unwrap();
         for entry in &flat.entries {
             let _ = entry.view(&flat.gradients).fill_(1.0);
@@ -73,7 +71,9 @@ mod tests {
     }
 
     fn spec(train: &str) -> TrainSpec {
-        let text = format!("name: t\nmodel: {{preset: tiny}}\ndata: {{train: [{{path: a.arrow}}]}}\ntrain: {{max_steps: 10, {train}}}");
+        let text = format!(
+            "name: t\nmodel: {{preset: tiny}}\ndata: {{train: [{{path: a.arrow}}]}}\ntrain: {{max_steps: 10, {train}}}"
+        );
         parse_job(&text, "t.yaml").unwrap_or_else(|error| panic!("{error}")).train
     }
 

@@ -97,6 +97,11 @@ impl Reducer {
         Ok(Self { gradients: flat.gradients.shallow_clone(), buckets, progress, _hooks: hooks })
     }
 
+    /// The number of buckets.
+    pub(super) fn buckets(&self) -> usize {
+        self.buckets.len()
+    }
+
     /// Whether there is something to gain by adding up during the backward pass.
     pub(super) fn overlaps(&self, group: &dyn Collective) -> bool {
         group.world_size() > 1 && self.buckets.len() > 1
@@ -139,7 +144,11 @@ impl Reducer {
 
 /// Adds up buckets in their order, each as soon as it is complete, and the rest when nobody announces any more: parameters
 /// that a pass does not reach are never announced.
-fn sum_as_they_come(group: &mut dyn Collective, mut views: Vec<Tensor>, complete: &Receiver<usize>) -> Result<(), Halt> {
+fn sum_as_they_come(
+    group: &mut dyn Collective,
+    mut views: Vec<Tensor>,
+    complete: &Receiver<usize>,
+) -> Result<(), Halt> {
     let mut ready = BTreeSet::new();
     let mut next = 0;
     for bucket in complete {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tch::{Device, Kind, Tensor, nn};
 use unimse_checkpoint::{Dtype, Manifest, Tensor as StoredTensor, TensorSpec, Tokenizer};
-use unimse_collectives::{Buffer, Collective};
+use unimse_collectives::{Buffer, Collective, nccl};
 use unimse_core::id::{Generation, Rank, Step};
 use unimse_core::job::ExitCause;
 use unimse_core::shard::{Batch, DataOrder};
@@ -17,6 +17,7 @@ use unimse_torch_ext::{autocast, view};
 
 use super::super::{Description, Halt, Replica, Sums, Surroundings, Update, failed, invalid};
 use super::description::{config_of, describe, init_folder, understand};
+use super::exact::Exact;
 use super::feed::{Feed, Shard};
 use super::flat::Flat;
 use super::material::Material;
@@ -26,6 +27,9 @@ use crate::protocol::Begin;
 
 /// What the tensors of a checkpoint are called, for each of the flat tensors of the state.
 const PREFIXES: [&str; 3] = ["", "optimizer.exp_avg.", "optimizer.exp_avg_sq."];
+
+/// How long NCCL may take to connect the ranks' GPUs.
+const FORM_WITHIN: Duration = Duration::from_secs(120);
 
 /// A rank that trains.
 #[derive(Debug)]
@@ -46,6 +50,8 @@ struct Model {
     unimse: UniMse,
     flat: Flat,
     reducer: Reducer,
+    /// Adds up the gradients where it can; the reducer does elsewhere.
+    exact: Option<Exact>,
     /// Nothing has changed since it was made from the job's seed.
     fresh: bool,
 }
@@ -84,7 +90,8 @@ impl Model {
         }
         let flat = Flat::new(weights::parameters(&store), device)?;
         let reducer = Reducer::new(&flat)?;
-        Ok(Self { unimse, flat, reducer, fresh: true })
+        let exact = Exact::of(&flat, reducer.buckets());
+        Ok(Self { unimse, flat, reducer, exact, fresh: true })
     }
 }
 
@@ -163,7 +170,9 @@ impl Replica for TorchReplica {
 
     fn adopt(&mut self, description: &Description) -> Result<(), ExitCause> {
         let own = self.description();
-        if (&own.model, &own.labels, &own.tokenizer) == (&description.model, &description.labels, &description.tokenizer) {
+        if (&own.model, &own.labels, &own.tokenizer)
+            == (&description.model, &description.labels, &description.tokenizer)
+        {
             return Ok(());
         }
         let (mut config, words) = understand(description)?;
@@ -182,8 +191,11 @@ impl Replica for TorchReplica {
         Ok(())
     }
 
-    fn join(&mut self, _generation: Generation, _group: &mut dyn Collective) -> Result<(), Halt> {
-        Ok(())
+    fn join(&mut self, _generation: Generation, group: Box<dyn Collective>) -> Result<Box<dyn Collective>, Halt> {
+        match self.device {
+            Device::Cuda(index) => Ok(Box::new(nccl::connect(group, index as u32, FORM_WITHIN)?)),
+            _ => Ok(group),
+        }
     }
 
     fn initialise(&mut self) -> Result<(), ExitCause> {
@@ -196,7 +208,9 @@ impl Replica for TorchReplica {
     fn load(&mut self, stored: &BTreeMap<String, StoredTensor>, manifest: &Manifest) -> Result<(), ExitCause> {
         let tokenizer = match &manifest.tokenizer {
             Some(Tokenizer::Inline(text)) => Some(text.clone()),
-            Some(Tokenizer::Key(key)) => return Err(invalid(format!("cannot read the tokenizer at `{key}` of the checkpoint"))),
+            Some(Tokenizer::Key(key)) => {
+                return Err(invalid(format!("cannot read the tokenizer at `{key}` of the checkpoint")));
+            }
             None => None,
         };
         let data = self.material.identity();
@@ -205,7 +219,8 @@ impl Replica for TorchReplica {
         for place in 0..PREFIXES.len() {
             for entry in &self.model.flat.entries {
                 let name = format!("{}{}", PREFIXES[place], entry.name);
-                let tensor = stored.get(&name).ok_or_else(|| invalid(format!("the checkpoint has no tensor `{name}`")))?;
+                let tensor =
+                    stored.get(&name).ok_or_else(|| invalid(format!("the checkpoint has no tensor `{name}`")))?;
                 let tensor = self.expect(&name, tensor, &entry.shape)?;
                 let flat = [&self.model.flat.parameters, &self.model.flat.averages, &self.model.flat.squares][place];
                 tch::no_grad(|| entry.view(flat).f_copy_(&tensor)).map_err(failed)?;
@@ -251,6 +266,9 @@ impl Replica for TorchReplica {
         let shards = self.feed.next(batch.cursor, rank, world)?;
         let mut sums = Sums { data: began.elapsed(), ..Sums::default() };
         let _ = self.model.flat.gradients.zero_();
+        if let Some(exact) = &mut self.model.exact {
+            exact.clear();
+        }
         let of = (self.material.weighted_tokens(&batch.samples), batch.samples.len() as f64);
         let overlaps = self.model.reducer.overlaps(group);
         self.reduced = overlaps;
@@ -267,6 +285,9 @@ impl Replica for TorchReplica {
             };
             let (own, forward, backward) = self.micro_shard(step, shard, of, backward)?;
             parts += own;
+            if let Some(exact) = &mut self.model.exact {
+                exact.take(&mut self.model.flat.gradients);
+            }
             sums.forward += forward;
             sums.backward += backward;
             sums.samples += shard.samples.len() as u64;
@@ -288,10 +309,15 @@ impl Replica for TorchReplica {
     }
 
     fn reduce(&mut self, group: &mut dyn Collective) -> Result<(), Halt> {
-        if !self.reduced {
-            self.model.reducer.all(group)?;
+        let Model { flat, reducer, exact, .. } = &mut self.model;
+        match exact {
+            Some(exact) => exact.reduce(&mut flat.gradients, group),
+            None if self.reduced => reducer.finish(group),
+            None => {
+                reducer.all(group)?;
+                reducer.finish(group)
+            }
         }
-        self.model.reducer.finish(group)
     }
 
     fn update(&mut self, step: Step, total: u64) -> Result<Update, ExitCause> {

@@ -31,9 +31,8 @@ mod tests {
     fn the_same_seed_draws_the_same_and_every_micro_shard_another() {
         let draw = |seed| seeded(seed, || Vec::<f32>::try_from(Tensor::rand([4], (Kind::Float, Device::Cpu))).unwrap());
         assert_eq!(draw(3), draw(3));
-        let seeds: std::collections::BTreeSet<u64> = (0..10)
-            .flat_map(|step| (0..10).map(move |index| of_micro_shard(42, Step(step), index)))
-            .collect();
+        let seeds: std::collections::BTreeSet<u64> =
+            (0..10).flat_map(|step| (0..10).map(move |index| of_micro_shard(42, Step(step), index))).collect();
         assert_eq!(seeds.len(), 100);
     }
 }

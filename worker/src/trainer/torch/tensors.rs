@@ -20,9 +20,9 @@ pub(super) fn inputs(arrays: &Arrays, device: Device) -> Inputs {
 /// A batch with its targets, one row of tokens a sample, on a device.
 pub(super) fn batch(arrays: &Arrays, targets: &[Vec<i64>], device: Device) -> Batch {
     let longest = targets.iter().map(Vec::len).max().unwrap_or(0);
-    let padded = targets.iter().flat_map(|row| {
-        row.iter().copied().chain(std::iter::repeat_n(IGNORED_TARGET, longest - row.len()))
-    });
+    let padded = targets
+        .iter()
+        .flat_map(|row| row.iter().copied().chain(std::iter::repeat_n(IGNORED_TARGET, longest - row.len())));
     let padded: Vec<i64> = padded.collect();
     let targets = Tensor::from_slice(&padded).view([targets.len() as i64, longest as i64]).to_device(device);
     Batch { inputs: inputs(arrays, device), targets }
@@ -66,7 +66,10 @@ mod tests {
         assert_eq!(numbers(&batch.inputs.input_ids), [5, 1, 1, 0]);
         assert_eq!(numbers(&batch.targets), [7, 8, 1, 9, 1, IGNORED_TARGET]);
         let part = &batch.inputs.acoustic.parts[0];
-        assert_eq!((part.features.size(), numbers(&part.rows), numbers(&part.lengths)), (vec![1, 1, 2], vec![1], vec![1]));
+        assert_eq!(
+            (part.features.size(), numbers(&part.rows), numbers(&part.lengths)),
+            (vec![1, 1, 2], vec![1], vec![1])
+        );
         assert!(batch.inputs.visual.parts.is_empty());
     }
 }
