@@ -20,7 +20,7 @@ use crate::service::Failure;
 
 /// Deletions at a time.
 const AT_ONCE: usize = 4;
-const BACKOFF: Backoff = Backoff { base: Duration::from_secs(1), max: Duration::from_secs(600) };
+const BACKOFF: Backoff = Backoff { base: Duration::from_secs(1), max: Duration::from_mins(10) };
 
 /// A checkpoint to be removed.
 #[derive(Clone, Debug)]

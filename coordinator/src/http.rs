@@ -63,8 +63,8 @@ async fn health(State(handle): State<Handle>) -> (StatusCode, &'static str) {
     }
 }
 
-async fn asset(kind: &'static str, text: &'static str) -> Response {
-    ([(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "max-age=300")], text).into_response()
+fn asset(kind: &'static str, text: &'static str) -> std::future::Ready<Response> {
+    std::future::ready(([(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "max-age=300")], text).into_response())
 }
 
 async fn headers(request: Request, next: Next) -> Response {

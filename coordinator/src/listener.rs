@@ -30,7 +30,7 @@ pub(crate) struct Patience {
 
 impl Default for Patience {
     fn default() -> Self {
-        Self { first: Duration::from_secs(10), between: Duration::from_secs(60) }
+        Self { first: Duration::from_secs(10), between: Duration::from_mins(1) }
     }
 }
 

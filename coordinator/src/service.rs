@@ -138,7 +138,7 @@ impl Service {
             let received = tokio::time::timeout_at(wake, self.parts.inbox.recv_many(&mut batch, LARGEST_TURN)).await;
             let orphaned = received == Ok(0);
             let stop = self.turn(std::mem::take(&mut batch))?;
-            if let Some(snapshot) = stop.or(orphaned.then_some(true)) {
+            if let Some(snapshot) = stop.or_else(|| orphaned.then_some(true)) {
                 if snapshot {
                     self.snapshot()?;
                 }
@@ -148,7 +148,7 @@ impl Service {
     }
 
     fn wake(&self) -> Instant {
-        let far = Duration::from_secs(3600);
+        let far = Duration::from_hours(1);
         let trial = self.full_until.as_ref().map(|(until, _)| *until);
         let due = if trial.is_some() { trial } else { self.deadline };
         let due = due.map_or_else(|| Instant::now() + far, |due| self.clock.instant(due));
@@ -161,10 +161,7 @@ impl Service {
         let now = self.clock.now();
         self.forgive_own_stall(now);
         let mut gathered = self.gather(now, batch);
-        if !self.has_room(now)? {
-            let reason = self.full_until.as_ref().map(|(_, reason)| reason.clone()).unwrap_or_default();
-            self.refuse_all(now, std::mem::take(&mut gathered.askers), &reason);
-        } else {
+        if self.has_room(now)? {
             let passed = self.deadline.is_some_and(|deadline| deadline <= now);
             if passed {
                 for event in self.machine.due(now, self.parts.lease) {
@@ -180,6 +177,9 @@ impl Service {
             if passed || stepped {
                 self.deadline = self.machine.next_deadline(self.parts.lease);
             }
+        } else {
+            let reason = self.full_until.as_ref().map(|(_, reason)| reason.clone()).unwrap_or_default();
+            self.refuse_all(now, std::mem::take(&mut gathered.askers), &reason);
         }
         for later in gathered.later {
             match later {

@@ -48,9 +48,9 @@ pub struct Config {
 
 impl Config {
     /// How long trainers go on without the coordinator, unless told otherwise.
-    pub const GRACE: Duration = Duration::from_secs(600);
+    pub const GRACE: Duration = Duration::from_mins(10);
     /// How long trainers may take to save, unless told otherwise.
-    pub const STOP_TIMEOUT: Duration = Duration::from_secs(300);
+    pub const STOP_TIMEOUT: Duration = Duration::from_mins(5);
 }
 
 /// Heartbeats are never sent faster than this.

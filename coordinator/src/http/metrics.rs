@@ -37,7 +37,7 @@ pub(super) async fn render(handle: &Handle) -> Result<String, Failure> {
         text.gauge("unimse_restarts", "Counted failures of all jobs.", f64::from(restarts));
         text.head("unimse_job_step", "gauge", "Newest step of jobs that hold slots.");
         for job in state.jobs.values().filter(|job| job.phase.gang().is_some()) {
-            let step = present.progress(job.id).map_or(job.durable_step(), |progress| progress.step);
+            let step = present.progress(job.id).map_or_else(|| job.durable_step(), |progress| progress.step);
             let id = job.id.to_string();
             text.line("unimse_job_step", &[("job", &id), ("name", &job.spec.name)], step.0 as f64);
         }

@@ -48,6 +48,7 @@ struct News {
 
 #[derive(Template)]
 #[template(path = "job.html")]
+#[expect(clippy::struct_field_names, reason = "the template reads best with `job`")]
 struct Job {
     now: Timestamp,
     job: JobView,

@@ -101,7 +101,7 @@ pub(super) fn fence(machine: &Machine, steps: &mut Steps) -> Fenced {
 
 /// The newest step that the current generation did not make itself.
 fn taken_over(job: &Job) -> Step {
-    let held = job.phase.gang().and_then(|gang| gang.newest()).map(|(_, step)| step);
+    let held = job.phase.gang().and_then(unimse_core::job::Gang::newest).map(|(_, step)| step);
     held.unwrap_or_default().max(job.resume_point().map(|at| at.step).unwrap_or_default())
 }
 

@@ -172,13 +172,12 @@ fn write_steps(
         for (name, value) in &record.values {
             let known =
                 names.get(name).or_else(|| named.iter().find(|(new, _)| new == name).map(|(_, id)| id)).copied();
-            let id = match known {
-                Some(id) => id,
-                None => {
-                    let id = intern(transaction, name)?;
-                    named.push((name.clone(), id));
-                    id
-                }
+            let id = if let Some(id) = known {
+                id
+            } else {
+                let id = intern(transaction, name)?;
+                named.push((name.clone(), id));
+                id
             };
             metric.execute(params![job, id, step, value, generation, record.at.0.cast_signed()])?;
         }

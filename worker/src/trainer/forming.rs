@@ -20,7 +20,7 @@ use super::{Description, Halt, failed, invalid};
 use crate::protocol::Seat;
 
 /// How long ranks may take to connect once all of them are known to listen.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
+const CONNECT_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// What each rank tells the others first.
 #[derive(Debug, Serialize, Deserialize)]
@@ -33,6 +33,7 @@ struct Hand {
 
 impl Life<'_> {
     /// Says that this rank is ready and waits for its peers; the inner error is the newer seat that came instead.
+    #[expect(clippy::type_complexity, reason = "the inner result says whether to go on with another seat")]
     pub(super) fn form(&mut self, seat: Seat) -> Result<Result<(Box<dyn Collective>, Form), Seat>, Halt> {
         let listener = listen(&self.begin.host).map_err(invalid)?;
         let address = listener.address().to_string();

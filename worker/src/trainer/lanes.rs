@@ -93,7 +93,8 @@ fn unpack(lanes: &[f32; COUNT], world: u32, batch: &Batch) -> Result<Totals, Exi
 
 /// A digest in 16 hexadecimal letters.
 pub(super) fn hex(digest: Digest) -> String {
-    digest.0.iter().map(|lane| format!("{lane:04x}")).collect()
+    let [a, b, c, d] = digest.0;
+    format!("{a:04x}{b:04x}{c:04x}{d:04x}")
 }
 
 #[cfg(test)]

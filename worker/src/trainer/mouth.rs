@@ -106,15 +106,12 @@ impl<W: Write> Writer<W> {
         if self.waiting.as_ref().is_some_and(full) {
             self.flush()?;
         }
-        match &mut self.waiting {
-            Some(waiting) => {
-                waiting.progress = steps.progress;
-                waiting.records.append(&mut steps.records);
-            }
-            None => {
-                self.waiting = Some(steps);
-                self.due = self.due.max(Instant::now());
-            }
+        if let Some(waiting) = &mut self.waiting {
+            waiting.progress = steps.progress;
+            waiting.records.append(&mut steps.records);
+        } else {
+            self.waiting = Some(steps);
+            self.due = self.due.max(Instant::now());
         }
         if Instant::now() >= self.due { self.flush() } else { Ok(()) }
     }

@@ -25,7 +25,7 @@ use crate::protocol::{Begin, Seat};
 const TRIES: u32 = 4;
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// How long the ranks wait for one another's uploads where nothing else is left to do.
-const SETTLE_TIMEOUT: Duration = Duration::from_secs(3600);
+const SETTLE_TIMEOUT: Duration = Duration::from_hours(1);
 /// How often a waiting rank looks whether its peers are still there.
 const LOOK: Duration = Duration::from_millis(20);
 

@@ -104,5 +104,5 @@ pub(super) fn understand(description: &Description) -> Result<(Config, Words), E
     let schema: LabelSchema = serde_json::from_value(description.labels.clone())
         .map_err(|error| invalid(format!("cannot read the label schema of the checkpoint: {error}")))?;
     let json = description.tokenizer.as_deref().ok_or_else(|| failed("the checkpoint has no tokenizer"))?;
-    Ok((config, Words::new(json, schema)?))
+    Ok((config, Words::new(json, &schema)?))
 }

@@ -65,7 +65,7 @@ impl ModelFolder {
         let schema = serde_json::from_str(&labels);
         let schema =
             schema.map_err(|error| invalid(format!("cannot read {}/labels.json: {error}", folder.display())))?;
-        let words = Words::new(&text(folder, "tokenizer.json")?, schema)?;
+        let words = Words::new(&text(folder, "tokenizer.json")?, &schema)?;
         let store = nn::VarStore::new(device);
         let model = UniMse::new(&store.root(), &config).map_err(invalid)?;
         let path = folder.join("model.safetensors");

@@ -20,7 +20,7 @@ use super::seeding::seeded;
 pub const MULTI_RANK: (&str, &str) = ("NCCL_MULTI_RANK_GPU_ENABLE", "1");
 
 const STEPS: u64 = 20;
-const FORM_WITHIN: Duration = Duration::from_secs(60);
+const FORM_WITHIN: Duration = Duration::from_mins(1);
 const NUMBERS: i64 = 1 << 20;
 
 /// What was found.

@@ -48,7 +48,7 @@ impl Material {
         let vocabularies = train.vocabularies().iter().chain(valid.vocabularies());
         let schema = schema_of(vocabularies)?;
         let json = tokenizer_json(spec, &train, &schema, surroundings)?;
-        let vocabulary = Words::new(&json, schema)?;
+        let vocabulary = Words::new(&json, &schema)?;
         let options = BatchOptions {
             max_input: spec.data.max_input_tokens as usize,
             ..BatchOptions::new(train.layout().clone())
@@ -100,10 +100,10 @@ impl Material {
 }
 
 impl Words {
-    pub(super) fn new(json: &str, schema: LabelSchema) -> Result<Self, ExitCause> {
+    pub(super) fn new(json: &str, schema: &LabelSchema) -> Result<Self, ExitCause> {
         let tokenizer = Tokenizer::parse(json.as_bytes(), "the tokenizer").map_err(invalid)?;
         let encode = |text: &str| tokenizer.encode_open(text).unwrap_or_default();
-        let grammar = Grammar::try_new(&schema, EOS, encode).map_err(invalid)?;
+        let grammar = Grammar::try_new(schema, EOS, encode).map_err(invalid)?;
         Ok(Self { tokenizer, json: json.to_owned(), grammar })
     }
 
@@ -221,7 +221,7 @@ fn cache_name(train: &Corpus, options: &TokenizerOptions) -> String {
 /// Puts a file into the cache, whole or not at all; a cache that cannot be written is no reason to stop.
 fn keep(path: &Path, text: &str) {
     let write = || {
-        let folder = path.parent().unwrap_or(Path::new("."));
+        let folder = path.parent().unwrap_or_else(|| Path::new("."));
         std::fs::create_dir_all(folder)?;
         let partial = folder.join(format!(".{}", uuid::Uuid::new_v4().simple()));
         std::fs::write(&partial, text)?;

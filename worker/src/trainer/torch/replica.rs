@@ -29,7 +29,7 @@ use crate::protocol::Begin;
 const PREFIXES: [&str; 3] = ["", "optimizer.exp_avg.", "optimizer.exp_avg_sq."];
 
 /// How long NCCL may take to connect the ranks' GPUs.
-const FORM_WITHIN: Duration = Duration::from_secs(120);
+const FORM_WITHIN: Duration = Duration::from_mins(2);
 
 /// A rank that trains.
 #[derive(Debug)]
@@ -119,7 +119,7 @@ impl TorchReplica {
         backward(&loss)?;
         let [acoustic, visual] = [&output.contrastive_acoustic_sum, &output.contrastive_visual_sum];
         let parts = [loss, ce, acoustic / samples, visual / samples].map(|part| part.detach().to_kind(Kind::Float));
-        Ok((Tensor::stack(&parts, 0), forwarded, began.elapsed() - forwarded))
+        Ok((Tensor::stack(&parts, 0), forwarded, began.elapsed().saturating_sub(forwarded)))
     }
 
     /// The loss and the cross-entropy that a micro-shard adds to the step.
@@ -140,7 +140,7 @@ impl TorchReplica {
         (&ce + contrastive / samples, ce, parts)
     }
 
-    fn expect(&self, name: &str, tensor: &StoredTensor, shape: &[i64]) -> Result<Tensor, ExitCause> {
+    fn expect(name: &str, tensor: &StoredTensor, shape: &[i64]) -> Result<Tensor, ExitCause> {
         let found: Vec<i64> = tensor.shape.iter().map(|&size| size as i64).collect();
         if tensor.dtype != Dtype::F32 || found != shape {
             return Err(invalid(format!(
@@ -221,7 +221,7 @@ impl Replica for TorchReplica {
                 let name = format!("{}{}", PREFIXES[place], entry.name);
                 let tensor =
                     stored.get(&name).ok_or_else(|| invalid(format!("the checkpoint has no tensor `{name}`")))?;
-                let tensor = self.expect(&name, tensor, &entry.shape)?;
+                let tensor = Self::expect(&name, tensor, &entry.shape)?;
                 let flat = [&self.model.flat.parameters, &self.model.flat.averages, &self.model.flat.squares][place];
                 tch::no_grad(|| entry.view(flat).f_copy_(&tensor)).map_err(failed)?;
             }
@@ -276,9 +276,10 @@ impl Replica for TorchReplica {
         let last = shards.len().saturating_sub(1);
         for (place, shard) in shards.iter().enumerate() {
             let reducer = &self.model.reducer;
-            let backward = |loss: &Tensor| match overlaps && place == last {
-                true => reducer.during(&mut *group, || loss.backward()),
-                false => {
+            let backward = |loss: &Tensor| {
+                if overlaps && place == last {
+                    reducer.during(&mut *group, || loss.backward())
+                } else {
                     loss.backward();
                     Ok(())
                 }
