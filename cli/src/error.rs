@@ -132,7 +132,7 @@ fn io_hint(source: &io::Error) -> &'static str {
 }
 
 /// Separates the way out from what happened.
-fn split_hint(text: &str) -> (&str, Option<&str>) {
+pub(crate) fn split_hint(text: &str) -> (&str, Option<&str>) {
     match text.split_once("hint:") {
         Some((message, hint)) => (message.trim_end().trim_end_matches([';', '.', ',']).trim_end(), Some(hint.trim())),
         None => (text.trim_end(), None),

@@ -45,7 +45,7 @@ fn standing(job: &JobView) -> String {
         "stopping" => "it writes a checkpoint and stops at the end of this step",
         "queued" => "it goes on as soon as there are slots",
         "paused" => "it keeps its checkpoints and waits for `unimse resume`",
-        "cancelled" => "its checkpoints stay",
+        "cancelled" if job.durable_step.0 > 0 => "its checkpoints stay",
         _ => "",
     };
     let separator = if next.is_empty() { "" } else { ": " };

@@ -8,8 +8,9 @@ use unimse_core::job::HistoryEntry;
 use unimse_core::time::Timestamp;
 use unimse_core::view::JobView;
 
+use crate::error::split_hint;
 use crate::render::amount::number;
-use crate::render::job::{eta, has_ended, steps};
+use crate::render::job::{eta, has_ended, headline, steps};
 use crate::render::table::clean;
 use crate::render::time::{short, time_of_day};
 
@@ -73,7 +74,7 @@ impl Story {
                         String::new()
                     };
                     self.generation = self.generation.max(entry.generation);
-                    lines.push(format!("{}  {}{generation}", time_of_day(entry.at, zone), clean(&entry.what)));
+                    lines.push(format!("{}  {}{generation}", time_of_day(entry.at, zone), headline(&entry.what)));
                 }
                 lines.extend(
                     changes(before, view, self.telling.milestones)
@@ -143,7 +144,7 @@ fn opening(view: &JobView) -> String {
         let _ = write!(line, ", generation {}", view.generation);
     }
     if !view.reason.is_empty() {
-        let _ = write!(line, " ({})", clean(&view.reason));
+        let _ = write!(line, " ({})", headline(&view.reason));
     }
     line
 }
@@ -161,7 +162,7 @@ fn changes(before: &JobView, view: &JobView, milestones: bool) -> Vec<String> {
     }
     let waits = matches!(view.state.as_str(), "queued" | "paused");
     if waits && view.state == before.state && view.reason != before.reason && !view.reason.is_empty() {
-        lines.push(format!("still {}: {}", view.state, clean(&view.reason)));
+        lines.push(format!("still {}: {}", view.state, headline(&view.reason)));
     }
     lines
 }
@@ -194,7 +195,9 @@ pub(crate) fn ending(view: &JobView) -> String {
             format!("{id} completed{after}: step {}{}{saved}", steps(view), value.unwrap_or_default())
         }
         "failed" => {
-            let reason = clean(&view.reason);
+            let (what, hint) = split_hint(&view.reason);
+            let own = hint.map_or_else(String::new, |hint| format!("\nhint: {}", clean(hint)));
+            let reason = format!("{}{own}", clean(what));
             format!(
                 "error: {id} failed{after}: {reason}\nhint: see `unimse logs {id}`; when the cause is mended, `unimse retry {id}`"
             )
@@ -275,6 +278,12 @@ mod tests {
             format!(
                 "{id} completed after 41m: step 50000/50000, valid/mae 0.5310\n  its best checkpoint: unimse ckpt pull {id}:best DIR"
             )
+        );
+        let odd = JobView { reason: "rank 1: no file\n  hint: check the path".into(), ..failed() };
+        assert!(
+            ending(&odd).contains("rank 1: no file\nhint: check the path\nhint: see `unimse logs"),
+            "{}",
+            ending(&odd)
         );
         let id = failed().id;
         assert_eq!(

@@ -7,8 +7,9 @@ use unimse_core::time::Timestamp;
 use unimse_core::view::JobView;
 
 use super::amount::number;
-use super::table::{Cell, Column, Table};
+use super::table::{Cell, Column, Table, clean};
 use super::time::short;
+use crate::error::split_hint;
 
 /// The colour of a state: green moves, yellow waits, red needs somebody.
 pub(crate) fn state_style(state: &str) -> Style {
@@ -45,9 +46,14 @@ pub(crate) fn eta(job: &JobView) -> String {
     left.map_or_else(|| "-".to_owned(), |seconds| short(Duration::from_secs(seconds)))
 }
 
+/// What happened, without the way out that trainers add to their errors.
+pub(crate) fn headline(reason: &str) -> String {
+    clean(split_hint(reason).0)
+}
+
 /// Why a job is where it is, unless its state says the same.
 fn reason(job: &JobView) -> String {
-    if job.reason == job.state { String::new() } else { job.reason.clone() }
+    if job.reason == job.state { String::new() } else { headline(&job.reason) }
 }
 
 /// Sets jobs below each other, the newest first.

@@ -9,9 +9,10 @@ use unimse_core::view::{JobDetail, JobView};
 
 use super::amount::{count, number};
 use super::checkpoint;
-use super::job::{eta, state, state_style};
+use super::job::{eta, headline, state, state_style};
 use super::table::{Column, Table, clean};
 use super::time::{date_and_time, short, time_of_day};
+use crate::error::split_hint;
 
 /// Most of the changes that a page shows; `-o json` has all.
 const HISTORY: usize = 20;
@@ -60,7 +61,7 @@ pub(crate) fn page(detail: &JobDetail, now: Timestamp, zone: &TimeZone, width: O
         let left_out = detail.history.len().saturating_sub(HISTORY);
         let title = if left_out > 0 { format!("history (the last {HISTORY})") } else { "history".to_owned() };
         let lines: String = detail.history[left_out..].iter().fold(String::new(), |mut lines, entry| {
-            let _ = writeln!(lines, "{}  {}", time_of_day(entry.at, zone), clean(&entry.what));
+            let _ = writeln!(lines, "{}  {}", time_of_day(entry.at, zone), headline(&entry.what));
             lines
         });
         section(&mut text, &title, &lines);
@@ -78,7 +79,9 @@ fn section(text: &mut String, title: &str, body: &str) {
 fn facts(job: &JobView, now: Timestamp, zone: &TimeZone) -> Vec<(&'static str, String)> {
     let mut facts = Vec::new();
     if !job.reason.is_empty() {
-        facts.push(("because", job.reason.clone()));
+        let (what, hint) = split_hint(&job.reason);
+        facts.push(("because", what.to_owned()));
+        facts.extend(hint.map(|hint| ("hint", hint.to_owned())));
     }
     facts.push(("step", step_line(job)));
     if let Some(progress) = job.progress.as_ref().filter(|_| job.state == "running") {

@@ -9,7 +9,7 @@ use unimse_core::time::Timestamp;
 use unimse_core::view::{SweepView, TrialView};
 
 use super::amount::{number, parameter};
-use super::job::{state, state_style};
+use super::job::{headline, state, state_style};
 use super::table::{Cell, Column, Table};
 use super::time::short;
 
@@ -93,7 +93,7 @@ fn reason(trial: &TrialView) -> String {
     if matches!(trial.state.as_str(), "pending" | "running" | "finished") {
         String::new()
     } else {
-        trial.reason.clone()
+        headline(&trial.reason)
     }
 }
 
