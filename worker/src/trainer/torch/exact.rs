@@ -22,7 +22,7 @@ impl Exact {
     /// For gradients of one bucket on the CPU; none for others.
     pub(super) fn of(flat: &Flat, buckets: usize) -> Option<Self> {
         let small = flat.gradients.device() == Device::Cpu && buckets == 1;
-        small.then(|| Self { sums: flat.gradients.to_kind(Kind::Double) })
+        small.then(|| Self { sums: flat.gradients.zeros_like().to_kind(Kind::Double) })
     }
 
     /// Begins a step.
