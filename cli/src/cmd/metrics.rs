@@ -1,5 +1,7 @@
 //! `unimse metrics JOB [NAME...]`.
 
+use std::fmt::Write;
+
 use serde_json::Value;
 use unimse_core::id::Step;
 use unimse_proto::client::MetricPoint;
@@ -43,8 +45,12 @@ pub(crate) async fn run(context: &Context, args: MetricsArgs) -> Result<Exit> {
 /// One line a step.
 fn digests(list: &[(Step, String)], format: MetricsFormat) -> Result<Exit> {
     let row = |(step, digest): &(Step, String)| [("step", step.0.into()), ("digest", digest.as_str().into())];
-    let text =
-        |between: &str| list.iter().map(|(step, digest)| format!("{step}{between}{digest}\n")).collect::<String>();
+    let text = |between: &str| {
+        list.iter().fold(String::new(), |mut text, (step, digest)| {
+            let _ = writeln!(text, "{step}{between}{digest}");
+            text
+        })
+    };
     output::print(&match format {
         MetricsFormat::Table => text("  "),
         MetricsFormat::Csv => format!("step,digest\n{}", text(",")),
