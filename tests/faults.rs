@@ -91,12 +91,12 @@ fn a_coordinator_that_is_away_for_ten_seconds_costs_nothing() {
 #[test]
 fn after_everything_was_killed_the_job_goes_on_by_itself_and_ends_with_the_same_bits() {
     let calm = Cluster::start(Trainers::Fake, &[1, 1]);
-    let reference = calm.submit(&counting("bits", 2, 300, ""));
+    let reference = calm.submit(&counting("bits", 2, 300, "").replace("min_slots: 1", "min_slots: 2"));
     calm.completes(&reference);
     let expected = weights(&calm, &reference);
 
     let mut cluster = Cluster::start(Trainers::Fake, &[1, 1]);
-    let job = cluster.submit(&counting("bits", 2, 300, ""));
+    let job = cluster.submit(&counting("bits", 2, 300, "").replace("min_slots: 1", "min_slots: 2"));
     cluster.wait_for(&job, "has a checkpoint", |view| view.durable_step >= 60);
     cluster.kill_everything();
     cluster.start_coordinator();
