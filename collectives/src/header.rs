@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::DType;
+use crate::{DType, Error};
 
 /// The size of an encoded header in bytes.
 pub(crate) const HEADER_BYTES: usize = 32;
@@ -33,6 +33,31 @@ impl Operation {
     }
 }
 
+/// Why a rank leaves its group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Parting {
+    /// It has no more calls to make.
+    InPeace,
+    /// It lost, or gave up on, this rank.
+    Lost(u32),
+    /// It found this rank to make another call.
+    Mismatch(u32),
+}
+
+impl Parting {
+    /// What a call fails with that `peer` had not finished when it left so; `ours` is our own announcement.
+    pub(crate) fn error(self, peer: u32, ours: &Header) -> Error {
+        match self {
+            Self::InPeace => Error::PeerLost { rank: peer },
+            Self::Lost(rank) => Error::PeerLost { rank },
+            Self::Mismatch(rank) => {
+                let theirs = format!("another call, as rank {peer} found");
+                Error::Mismatch { rank, ours: ours.to_string(), theirs }
+            }
+        }
+    }
+}
+
 /// One rank's call, as its peers see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Header {
@@ -47,15 +72,23 @@ pub(crate) struct Header {
 }
 
 impl Header {
-    /// The last words of a rank that has failed and blames `blamed`, or, blaming nobody, has simply no more calls to make.
-    pub(crate) fn goodbye(blamed: Option<u32>) -> Self {
-        let (root, len) = blamed.map_or((0, 1), |rank| (rank, 0));
+    /// The last words of a rank.
+    pub(crate) fn goodbye(parting: Parting) -> Self {
+        let (root, len) = match parting {
+            Parting::Lost(rank) => (rank, 0),
+            Parting::InPeace => (0, 1),
+            Parting::Mismatch(rank) => (rank, 2),
+        };
         Self { operation: Operation::Goodbye, dtype: DType::Bytes, root, sequence: 0, len }
     }
 
-    /// Whether these are the last words of a rank that leaves in peace.
-    pub(crate) fn is_farewell(&self) -> bool {
-        self.operation == Operation::Goodbye && self.len == 1
+    /// Why the sender leaves, if these are last words.
+    pub(crate) fn parting(&self) -> Option<Parting> {
+        (self.operation == Operation::Goodbye).then_some(match self.len {
+            1 => Parting::InPeace,
+            2 => Parting::Mismatch(self.root),
+            _ => Parting::Lost(self.root),
+        })
     }
 
     /// Whether two ranks make the same call.

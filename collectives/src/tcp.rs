@@ -180,22 +180,20 @@ impl Collective for Tcp {
     fn broadcast(&mut self, root: u32, mut buffer: Buffer<'_>) -> Result<()> {
         let shape = (buffer.dtype(), root, buffer.len());
         let bytes = buffer.host_bytes("broadcast")?;
-        self.call(Operation::Broadcast, shape, |mesh, header| {
-            mesh.announce(&header, &[])?;
-            broadcast::chain(mesh, root, bytes)
-        })
+        self.call(Operation::Broadcast, shape, |mesh, header| broadcast::run(mesh, &header, bytes))
     }
 
     fn broadcast_bytes(&mut self, root: u32, bytes: &mut Vec<u8>) -> Result<()> {
         let shape = (DType::Bytes, root, bytes.len());
         self.call(Operation::BroadcastBytes, shape, |mesh, header| {
-            mesh.announce(&header, &[])?;
+            // Only the root knows the length, so it is told before the call proper is made.
+            mesh.announce(&header, &[], |_, _| 0)?;
             if root != mesh.rank() as u32 {
                 let len = mesh.announced_len(root)?;
                 bytes.clear();
                 bytes.resize(len, 0);
             }
-            broadcast::chain(mesh, root, bytes)
+            broadcast::run(mesh, &Header { len: bytes.len() as u64, ..header }, bytes)
         })
     }
 
@@ -205,7 +203,7 @@ impl Collective for Tcp {
     }
 
     fn barrier(&mut self) -> Result<()> {
-        self.call(Operation::Barrier, (DType::Bytes, 0, 0), |mesh, header| mesh.announce(&header, &[]))
+        self.call(Operation::Barrier, (DType::Bytes, 0, 0), |mesh, header| mesh.announce(&header, &[], |_, _| 0))
     }
 
     fn probe(&mut self) -> Result<()> {

@@ -4,9 +4,9 @@ use std::ops::Range;
 
 use super::link::Link;
 use super::mesh::{Mesh, PIECE, Pass};
+use crate::Result;
 use crate::header::Header;
 use crate::sum::sum_in_rank_order;
-use crate::{DType, Result};
 
 /// Up to here a payload rides behind the header to everybody: one hop, though (n-1) times the bytes.
 const SMALL: usize = 64 << 10;
@@ -18,14 +18,13 @@ pub(super) fn run(mesh: &mut Mesh, header: &Header, bytes: &mut [u8]) -> Result<
     if bytes.len() <= SMALL && bytes.len() * (mesh.world() - 1) <= 4 * SMALL {
         small(mesh, header, bytes)
     } else {
-        mesh.announce(header, &[])?;
-        large(mesh, header.dtype, bytes)
+        large(mesh, header, bytes)
     }
 }
 
 /// Everybody sends everything to everybody and adds it up.
 fn small(mesh: &mut Mesh, header: &Header, bytes: &mut [u8]) -> Result<()> {
-    mesh.announce(header, bytes)?;
+    mesh.announce(header, bytes, |_, _| bytes.len())?;
     let (rank, world, len) = (mesh.rank(), mesh.world(), bytes.len());
     mesh.drive(|links, pieces| {
         let (mut moved, mut done) = (false, true);
@@ -48,11 +47,14 @@ fn small(mesh: &mut Mesh, header: &Header, bytes: &mut [u8]) -> Result<()> {
 /// To peer p this rank sends its part of p's segment, then its own summed segment as far as it is; from p it receives p's
 /// part of the own segment into `pieces`, then p's summed segment in place. In place is safe: p can have summed only what
 /// it received from us before.
-fn large(mesh: &mut Mesh, dtype: DType, bytes: &mut [u8]) -> Result<()> {
-    let (rank, world) = (mesh.rank(), mesh.world());
+fn large(mesh: &mut Mesh, header: &Header, bytes: &mut [u8]) -> Result<()> {
+    let (rank, world, dtype) = (mesh.rank(), mesh.world(), header.dtype);
     let elements = bytes.len() / dtype.size();
     let segment = |rank: usize| segment_of(rank, world, elements, dtype.size());
     let own = segment(rank);
+    let on_sockets = mesh.on_sockets();
+    let due = |peer: u32, _: &Header| if on_sockets { own.len() + segment(peer as usize).len() } else { 0 };
+    mesh.announce(header, &[], due)?;
     let mut summed = 0;
     mesh.rewind();
     mesh.drive(|links, pieces| {

@@ -10,7 +10,9 @@ const SMALL: usize = 64 << 10;
 /// Sends `bytes` straight to every peer and receives theirs; the lengths are in the headers.
 pub(super) fn run(mesh: &mut Mesh, header: &Header, bytes: &[u8]) -> Result<Vec<Vec<u8>>> {
     let (inline, rest) = if bytes.len() <= SMALL { (bytes, &[][..]) } else { (&[][..], bytes) };
-    mesh.announce(header, inline)?;
+    let on_sockets = mesh.on_sockets();
+    let due = |_, theirs: &Header| if theirs.len <= SMALL as u64 || on_sockets { theirs.len as usize } else { 0 };
+    mesh.announce(header, inline, due)?;
     let mut gathered = Vec::with_capacity(mesh.world());
     for rank in 0..mesh.world() {
         let len = if rank == mesh.rank() { 0 } else { mesh.announced_len(rank as u32)? };

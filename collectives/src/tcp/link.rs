@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::poll::{Events, LANE, READABLE, WRITABLE};
 use super::shared::Lane;
-use crate::header::{HEADER_BYTES, Header, Operation};
+use crate::header::{HEADER_BYTES, Header, Parting};
 use crate::{Error, Result};
 
 /// The most that one send hands to the kernel, so that receiving has its turn.
@@ -20,7 +20,8 @@ const READ_AHEAD: usize = 64 << 10;
 pub(super) struct Link {
     pub(super) peer: u32,
     stream: Arc<TcpStream>,
-    ahead: Box<[u8]>,
+    /// Longer than `READ_AHEAD` only once a peer that leaves has been read to its end.
+    ahead: Vec<u8>,
     start: usize,
     end: usize,
     /// What the last pass was stuck on: a receive that found nothing, a send that found no room.
@@ -30,6 +31,8 @@ pub(super) struct Link {
     pub(super) received: usize,
     /// The peer's announcement of the current call.
     pub(super) announced: Option<Header>,
+    /// Bytes of the current call's payload that are still due on the socket, before the peer's next header.
+    pub(super) due: usize,
     /// A message is half sent, so nothing else may be sent.
     pub(super) mid_message: bool,
     /// Shared memory for large payloads, if the ranks of the group are on one host.
@@ -43,13 +46,14 @@ impl Link {
         Self {
             peer,
             stream: Arc::new(stream),
-            ahead: vec![0; READ_AHEAD + HEADER_BYTES].into_boxed_slice(),
+            ahead: vec![0; READ_AHEAD + HEADER_BYTES],
             start: 0,
             end: 0,
             stuck_on: 0,
             sent: 0,
             received: 0,
             announced: None,
+            due: 0,
             mid_message: false,
             lane: None,
             left: false,
@@ -127,17 +131,20 @@ impl Link {
         if target.is_empty() {
             return Ok(0);
         }
-        if self.start == self.end {
-            if target.len() >= READ_AHEAD {
-                let read = (&*self.stream).read(target);
-                return self.account_received(read);
+        let count = if self.start == self.end && target.len() >= READ_AHEAD {
+            let read = (&*self.stream).read(target);
+            self.account_received(read)?
+        } else {
+            if self.start == self.end {
+                let read = (&*self.stream).read(&mut self.ahead);
+                (self.start, self.end) = (0, self.account_received(read)?);
             }
-            let read = (&*self.stream).read(&mut self.ahead);
-            (self.start, self.end) = (0, self.account_received(read)?);
-        }
-        let count = target.len().min(self.end - self.start);
-        target[..count].copy_from_slice(&self.ahead[self.start..self.start + count]);
-        self.start += count;
+            let count = target.len().min(self.end - self.start);
+            target[..count].copy_from_slice(&self.ahead[self.start..self.start + count]);
+            self.start += count;
+            count
+        };
+        self.due = self.due.saturating_sub(count);
         Ok(count)
     }
 
@@ -155,41 +162,59 @@ impl Link {
 
     /// The next header, once all of it is there.
     pub(super) fn receive_header(&mut self) -> Result<Option<Header>> {
-        let header = self.peek_header()?;
-        if header.is_some() {
-            self.start += HEADER_BYTES;
-        }
-        Ok(header)
-    }
-
-    /// The next header, which stays the next.
-    fn peek_header(&mut self) -> Result<Option<Header>> {
         if self.end - self.start < HEADER_BYTES {
             self.ahead.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
             let read = (&*self.stream).read(&mut self.ahead[self.end..]);
             self.end += self.account_received(read)?;
         }
-        let Some(bytes) = self.ahead[self.start..self.end].first_chunk::<HEADER_BYTES>() else {
+        let header = self.header_after(0)?;
+        if header.is_some() {
+            self.start += HEADER_BYTES;
+        }
+        Ok(header)
+    }
+
+    /// The header that begins `skipped` bytes further on, if it has been read.
+    fn header_after(&self, skipped: usize) -> Result<Option<Header>> {
+        let read = self.ahead[self.start..self.end].get(skipped..);
+        let Some(bytes) = read.and_then(|read| read.first_chunk::<HEADER_BYTES>()) else {
             return Ok(None);
         };
         let what = || "it sent something that is no header".to_owned();
         Header::decode(bytes).ok_or_else(|| Error::Protocol { rank: self.peer, what: what() }).map(Some)
     }
 
-    /// Looks at why a peer has closed the connection although nothing more is due from it in the current call: fails
-    /// unless it has finished the call.
-    pub(super) fn judge_leaving(&mut self) -> Result<()> {
-        match self.peek_header()? {
-            Some(header) if header.operation == Operation::Goodbye && !header.is_farewell() => {
-                Err(Error::PeerLost { rank: header.root })
-            }
-            // It said farewell, or had begun the next call: this one was finished for it.
+    /// Looks at why a peer has closed the connection: fails unless it has finished the current call.
+    ///
+    /// What it still owes to the call may wait to be read; what it said last comes after that.
+    pub(super) fn judge_leaving(&mut self, ours: &Header) -> Result<()> {
+        if !self.read_to_end()? {
+            return Ok(());
+        }
+        match self.header_after(self.due)?.map(|header| header.parting()) {
+            Some(Some(parting @ (Parting::Lost(_) | Parting::Mismatch(_)))) => Err(parting.error(self.peer, ours)),
+            // It left in peace, or had begun the next call: this one was finished for it.
             Some(_) => {
                 self.left = true;
                 Ok(())
             }
-            None => Ok(()),
+            None => Err(self.lost()),
+        }
+    }
+
+    /// Reads everything a peer has sent before it closed, which is no more than the kernel holds; returns whether it has
+    /// come to the end.
+    fn read_to_end(&mut self) -> Result<bool> {
+        loop {
+            self.ahead.resize(self.ahead.len().max(self.end + READ_AHEAD), 0);
+            match (&*self.stream).read(&mut self.ahead[self.end..]) {
+                Ok(0) => return Ok(true),
+                Ok(count) => self.end += count,
+                Err(error) if would_block(&error) => return Ok(false),
+                // The connection was reset, after what it carried had been read.
+                Err(_) => return Ok(true),
+            }
         }
     }
 

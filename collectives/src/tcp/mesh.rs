@@ -10,7 +10,7 @@ use super::poll::{CLOSED, LANE, PollSet};
 use super::shared::{Lane, Segment};
 use crate::abort::Abort;
 use crate::buffer::bytes_of;
-use crate::header::{HEADER_BYTES, Header, Operation};
+use crate::header::{HEADER_BYTES, Header, Parting};
 use crate::{Error, Group, Result};
 
 /// Tries without any progress before the thread sleeps in `poll`. Each gives way to other threads, so that ranks which share
@@ -92,7 +92,8 @@ pub(super) struct Mesh {
     aborter: Arc<Aborter>,
     polled: PollSet,
     broken: Option<Error>,
-    /// The call in progress and its limit.
+    /// The call in progress, as we announced it, and its limit.
+    ours: Header,
     operation: &'static str,
     timeout: Duration,
     deadline: Instant,
@@ -113,6 +114,7 @@ impl Mesh {
             aborter,
             polled: PollSet::default(),
             broken: None,
+            ours: Header::goodbye(Parting::InPeace),
             operation: "connect",
             timeout: Duration::ZERO,
             deadline: Instant::now(),
@@ -178,11 +180,25 @@ impl Mesh {
         }
     }
 
+    /// Whether large payloads travel on the sockets, not through shared memory.
+    pub(super) fn on_sockets(&self) -> bool {
+        self.segment.is_none()
+    }
+
     /// Sends this rank's header, and `payload` right behind it, to everybody and receives everybody's header.
-    pub(super) fn announce(&mut self, ours: &Header, payload: &[u8]) -> Result<()> {
+    ///
+    /// `due` tells from a peer's rank and header how many bytes of this call will follow it on the socket: a peer may have
+    /// finished the call and closed while others still have to announce theirs.
+    pub(super) fn announce(
+        &mut self,
+        ours: &Header,
+        payload: &[u8],
+        due: impl Fn(u32, &Header) -> usize,
+    ) -> Result<()> {
         self.rewind();
+        self.ours = *ours;
         for link in &mut self.links {
-            (link.announced, link.left) = (None, false);
+            (link.announced, link.due, link.left) = (None, 0, false);
         }
         let encoded = ours.encode();
         let whole = HEADER_BYTES + payload.len();
@@ -204,7 +220,10 @@ impl Mesh {
                         Ok(header) => link.announced = header,
                         Err(error) => failure = Some(more_telling(failure, error)),
                     }
-                    moved |= link.announced.is_some();
+                    if let Some(header) = &link.announced {
+                        link.due = due(link.peer, header);
+                        moved = true;
+                    }
                 }
                 done &= link.announced.is_some() && link.sent == whole;
             }
@@ -277,7 +296,7 @@ impl Mesh {
         self.polled.wait(at_most).map_err(|source| Error::io("wait for peers", source))?;
         for (place, link) in self.links.iter_mut().enumerate() {
             if link.stuck_on & !LANE == 0 && !link.left && self.polled.happened(place, CLOSED) {
-                link.judge_leaving()?;
+                link.judge_leaving(&self.ours)?;
             }
         }
         Ok(())
@@ -287,12 +306,15 @@ impl Mesh {
     /// that this and all later calls report.
     pub(super) fn fail(&mut self, error: Error) -> Error {
         let error = if self.aborter.is_aborted() { Error::Aborted } else { error };
-        let blamed = match &error {
-            Error::PeerLost { rank } | Error::Timeout { rank, .. } | Error::Protocol { rank, .. } => *rank,
-            _ => self.group.rank,
+        let parting = match &error {
+            Error::PeerLost { rank } | Error::Timeout { rank, .. } | Error::Protocol { rank, .. } => {
+                Parting::Lost(*rank)
+            }
+            Error::Mismatch { rank, .. } => Parting::Mismatch(*rank),
+            _ => Parting::Lost(self.group.rank),
         };
-        let goodbye = Header::goodbye(Some(blamed)).encode();
-        for link in self.links.iter_mut().filter(|link| !link.mid_message && link.peer != blamed) {
+        let goodbye = Header::goodbye(parting).encode();
+        for link in self.links.iter_mut().filter(|link| !link.mid_message && parting != Parting::Lost(link.peer)) {
             // Best effort: a peer that cannot be told finds the connection closed.
             let _ = link.send(&goodbye);
         }
@@ -308,7 +330,7 @@ impl Drop for Mesh {
         if !self.aborter.is_aborted() {
             for link in &mut self.links {
                 // A peer that has left already needs no farewell.
-                let _ = link.send(&Header::goodbye(None).encode());
+                let _ = link.send(&Header::goodbye(Parting::InPeace).encode());
             }
         }
     }
@@ -316,9 +338,10 @@ impl Drop for Mesh {
 
 /// Checks a peer's header against ours.
 fn judge(peer: u32, ours: &Header, theirs: Option<Header>) -> Result<Option<Header>> {
+    if let Some(parting) = theirs.and_then(|theirs| theirs.parting()) {
+        return Err(parting.error(peer, ours));
+    }
     match theirs {
-        Some(theirs) if theirs.is_farewell() => Err(Error::PeerLost { rank: peer }),
-        Some(theirs) if theirs.operation == Operation::Goodbye => Err(Error::PeerLost { rank: theirs.root }),
         Some(theirs) if !ours.agrees_with(&theirs) => {
             Err(Error::Mismatch { rank: peer, ours: ours.to_string(), theirs: theirs.to_string() })
         }

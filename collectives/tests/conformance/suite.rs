@@ -259,6 +259,27 @@ pub(crate) fn an_abort_before_a_call_is_remembered(fabric: &dyn Fabric) {
     });
 }
 
+/// The last call of a group is a small one, so that ranks leave while others still wait to hear of it from the slowest.
+pub(crate) fn who_has_finished_may_leave_before_the_others(fabric: &dyn Fabric) {
+    for round in 0..60u32 {
+        let world = 5;
+        run(fabric, world, |rank| {
+            if round % world == rank.rank() {
+                thread::sleep(Duration::from_micros(u64::from(round) * 40));
+            }
+            match round % 3 {
+                0 => check_sum(rank, u64::from(round), 2_547),
+                1 => assert_eq!(rank.all_gather_bytes(&[rank.rank() as u8; 30_000]).unwrap().len(), 5),
+                _ => {
+                    let mut bytes = if rank.rank() == 2 { vec![7; 90_000] } else { Vec::new() };
+                    rank.broadcast_bytes(2, &mut bytes).unwrap();
+                    assert_eq!(bytes, [7; 90_000]);
+                }
+            }
+        });
+    }
+}
+
 pub(crate) fn a_dropped_peer_is_found_by_all(fabric: &dyn Fabric) {
     for (world, victim, len) in [(2, 0, 16), (3, 1, 2_000_000), (4, 3, 16), (7, 2, 500_000)] {
         let mut ranks = fabric.form(world);
