@@ -84,8 +84,9 @@ pub(super) enum Fenced {
 
 /// Keeps of `steps` what belongs to the line of generations that leads to the current one.
 ///
-/// A report of steps may arrive after the generation that made them has ended. Steps that the current generation began from were really
-/// made and are never made again, so they count; later ones are made again, and only the new ones count.
+/// A report of steps may arrive after the generation that made them has ended. Steps that the current generation began from were
+/// really made and are never made again, so they count; later ones are made again, and only the new ones count. Until the
+/// current generation has formed nobody knows which those are: all are kept, and what is made again replaces them.
 pub(super) fn fence(machine: &Machine, steps: &mut Steps) -> Fenced {
     let Some(job) = machine.state().jobs.get(&steps.job) else { return Fenced::Stale };
     if steps.generation == job.generation {
@@ -94,15 +95,17 @@ pub(super) fn fence(machine: &Machine, steps: &mut Steps) -> Fenced {
     if steps.generation > job.generation {
         return Fenced::Stale;
     }
-    let taken_over = taken_over(job);
-    steps.records.retain(|record| record.step <= taken_over);
+    if let Some(taken_over) = taken_over(job) {
+        steps.records.retain(|record| record.step <= taken_over);
+    }
     if steps.records.is_empty() { Fenced::Stale } else { Fenced::TakenOver }
 }
 
-/// The newest step that the current generation did not make itself.
-fn taken_over(job: &Job) -> Step {
-    let held = job.phase.gang().and_then(unimse_core::job::Gang::newest).map(|(_, step)| step);
-    held.unwrap_or_default().max(job.resume_point().map(|at| at.step).unwrap_or_default())
+/// The newest step that the current generation did not make itself, once it has formed.
+fn taken_over(job: &Job) -> Option<Step> {
+    let gang = job.phase.gang().filter(|gang| gang.formed.is_some())?;
+    let held = gang.newest().map(|(_, step)| step).unwrap_or_default();
+    Some(held.max(job.resume_point().map(|at| at.step).unwrap_or_default()))
 }
 
 #[cfg(test)]

@@ -32,7 +32,7 @@ async fn a_job_goes_from_submission_to_its_last_checkpoint() {
     let uri = client.info().await.unwrap().checkpoint_uri;
     let folder_of = |step: u64| folder.path().join(format!("state/checkpoints/{id}/step-{step:08}"));
     for step in [5, 10] {
-        agent.steps(id, assign.generation, step - 5..step).await;
+        agent.steps(id, assign.generation, step - 4..step + 1).await;
         std::fs::create_dir_all(folder_of(step)).unwrap();
         std::fs::write(folder_of(step).join("manifest-g0001.json"), "{}").unwrap();
         agent.commit(&uri, id, assign.generation, step).await;
@@ -47,9 +47,9 @@ async fn a_job_goes_from_submission_to_its_last_checkpoint() {
     assert!(folder_of(10).join("manifest-g0001.json").exists());
 
     let view = client.job("a").await.unwrap().job;
-    assert_eq!((view.step, view.durable_step, view.eta_seconds), (Step(9), Step(10), view.eta_seconds));
+    assert_eq!((view.step, view.durable_step, view.eta_seconds), (Step(10), Step(10), view.eta_seconds));
     let loss = client.metrics("a", &["train/".to_owned()], Step(7)).await.unwrap();
-    assert_eq!(loss.iter().map(|point| point.step.0).collect::<Vec<_>>(), [7, 8, 9]);
+    assert_eq!(loss.iter().map(|point| point.step.0).collect::<Vec<_>>(), [7, 8, 9, 10]);
     assert_eq!(client.digests("a").await.unwrap().len(), 10);
 
     let mut follow = client.logs("a", None, 0, true).await.unwrap();
@@ -146,7 +146,7 @@ async fn a_generation_that_is_over_can_publish_nothing() {
     let form = agent.formed().await;
     assert_eq!(form.source.map(|(_, step)| step), Some(Step(5)));
 
-    // Steps 4 and 5 were made before the fall and are taken over; 6 and 7 are a zombie's.
+    // Steps 4 and 5 were made before the fall and are taken over; 6 and 7 came too late, a zombie's.
     agent.steps(id, old.generation, 4..8).await;
     agent.commit("memory://", id, old.generation, 5).await;
     agent.report(id, old.generation, 0, ReportKind::Finished { step: Step(20) }).await;

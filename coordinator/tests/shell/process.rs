@@ -15,8 +15,12 @@ struct Program(Child);
 
 impl Program {
     fn start(state: &Path, more: &[&str]) -> Self {
+        Self::listening(state, "127.0.0.1:0", more)
+    }
+
+    fn listening(state: &Path, address: &str, more: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_unimse-coordinator"));
-        command.arg("--state").arg(state).args(["--listen", "127.0.0.1:0"]).args(more);
+        command.arg("--state").arg(state).args(["--listen", address]).args(more);
         command.env("RUST_LOG", "warn").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         Self(command.spawn().unwrap())
     }
@@ -134,9 +138,10 @@ async fn what_keeps_it_from_starting_is_said_with_a_hint() {
     assert!(errors.contains("in use by another coordinator") && errors.contains("hint:"), "{errors}");
 
     let other = tempfile::tempdir().unwrap();
-    let mut open = Program::start(other.path(), &["--listen", "0.0.0.0:0"]);
+    let mut open = Program::listening(other.path(), "0.0.0.0:0", &[]);
     assert_eq!(open.wait().code(), Some(2));
-    assert!(open.errors().contains("--insecure-bind"));
+    let errors = open.errors();
+    assert!(errors.contains("--insecure-bind"), "{errors}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
