@@ -12,6 +12,7 @@ use unimse_core::sweep::SweepSpec;
 use unimse_core::time::Timestamp;
 use unimse_core::view::{CheckpointView, JobDetail, JobView, NodeView, SweepView};
 
+use crate::connect::within_cap;
 use crate::convert::{all, need, parse, to_json};
 use crate::session::LogLine;
 use crate::wire::coordinator_service_client::CoordinatorServiceClient;
@@ -106,7 +107,7 @@ impl Client {
 
     /// Hands in a job. The same key stands for the same job, for ever: false means that it was known.
     pub async fn submit(&self, key: Option<String>, spec: &JobSpec) -> Result<(JobId, bool), Error> {
-        let request = wire::SubmitJobRequest { key, spec_json: to_json(spec) };
+        let request = within_cap(wire::SubmitJobRequest { key, spec_json: to_json(spec) })?;
         let answer = self.answer(self.inner.clone().submit_job(request).await)?;
         Ok((parse(&answer.job, "job")?, answer.new))
     }
@@ -148,7 +149,7 @@ impl Client {
 
     /// Lets a paused or ended job go on; `from` is `j-7k2m`, `j-7k2m:best`, `j-7k2m:1200` or the key of a manifest.
     pub async fn resume(&self, job: &str, from: Option<String>, spec: Option<&JobSpec>) -> Result<(), Error> {
-        let request = wire::ResumeJobRequest { job: job.to_owned(), from, spec_json: spec.map(to_json) };
+        let request = within_cap(wire::ResumeJobRequest { job: job.to_owned(), from, spec_json: spec.map(to_json) })?;
         self.answer(self.inner.clone().resume_job(request).await)?;
         Ok(())
     }
@@ -223,7 +224,7 @@ impl Client {
 
     /// Starts a sweep. The same key stands for the same sweep, for ever: false means that it was known.
     pub async fn sweep_run(&self, key: Option<String>, spec: &SweepSpec) -> Result<(SweepId, bool), Error> {
-        let request = wire::RunSweepRequest { key, spec_json: to_json(spec) };
+        let request = within_cap(wire::RunSweepRequest { key, spec_json: to_json(spec) })?;
         let answer = self.answer(self.inner.clone().run_sweep(request).await)?;
         Ok((parse(&answer.sweep, "sweep")?, answer.new))
     }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tonic::transport::{Channel, Endpoint};
 
-use crate::Error;
 use crate::status::chain;
+use crate::{Error, MAX_MESSAGE};
 
 /// How long a connection may take to come about.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -46,6 +46,17 @@ fn normalise(endpoint: &str) -> Result<String, Error> {
         return Err(Error::Invalid { reason: format!("`{endpoint}` is no address\nhint: write http://HOST:PORT") });
     }
     Ok(if endpoint.starts_with("http://") { endpoint.to_owned() } else { format!("http://{endpoint}") })
+}
+
+/// Refuses a message that is larger than allowed: sent, it would end the whole connection's stream without a word.
+pub(crate) fn within_cap<M: prost::Message>(message: M) -> Result<M, Error> {
+    let bytes = message.encoded_len();
+    if bytes > MAX_MESSAGE {
+        return Err(Error::Invalid {
+            reason: format!("a message of {bytes} bytes is more than the {MAX_MESSAGE} allowed"),
+        });
+    }
+    Ok(message)
 }
 
 #[cfg(test)]

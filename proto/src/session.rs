@@ -7,7 +7,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use prost::Message;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use unimse_core::id::{Generation, JobId, Rank, Step, WorkerId};
@@ -16,6 +15,7 @@ use unimse_core::time::Timestamp;
 use unimse_core::view::Progress;
 use unimse_core::worker::WorkerInfo;
 
+use crate::connect::within_cap;
 use crate::wire::worker_service_client::WorkerServiceClient;
 use crate::{Error, MAX_MESSAGE, connect, wire};
 
@@ -186,12 +186,5 @@ pub async fn open(endpoint: &str, hello: Hello) -> Result<(Sender, Receiver), Er
 
 /// A word that is too large would end the stream with everything in it; it is refused before.
 fn encode(word: FromAgent) -> Result<wire::SessionRequest, Error> {
-    let word = wire::SessionRequest::from(word);
-    let bytes = word.encoded_len();
-    if bytes > MAX_MESSAGE {
-        return Err(Error::Invalid {
-            reason: format!("a message of {bytes} bytes is more than the {MAX_MESSAGE} allowed"),
-        });
-    }
-    Ok(word)
+    within_cap(word.into())
 }
