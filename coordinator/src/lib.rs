@@ -1,4 +1,5 @@
 //! The coordinator: a shell around [`unimse_core::machine`] that remembers, listens and does as it is told.
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
 //!
 //! ```text
 //! grpc, http --> Handle --> Service (THE loop) --> Journal        durable before anybody hears of it

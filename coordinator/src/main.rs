@@ -125,6 +125,9 @@ fn install_log(log: Log) {
 fn report(error: &anyhow::Error) -> String {
     let text = error.to_string();
     let (what, hint) = text.split_once("\nhint:").map_or((text.as_str(), None), |(what, hint)| (what, Some(hint)));
-    let causes: String = error.chain().skip(1).map(|cause| format!(": {cause}")).collect();
-    hint.map_or_else(|| format!("{what}{causes}"), |hint| format!("{what}{causes}\nhint:{hint}"))
+    let whole = error.chain().skip(1).fold(what.to_owned(), |whole, cause| format!("{whole}: {cause}"));
+    match hint {
+        Some(hint) => format!("{whole}\nhint:{hint}"),
+        None => whole,
+    }
 }

@@ -164,7 +164,7 @@ pub struct TrialView {
     pub state: String,
     /// The parameters, as JSON by dotted path.
     pub parameters: BTreeMap<String, serde_json::Value>,
-    /// Rungs passed; 0 without early stop.
+    /// Rungs that it entered and passed; 0 without early stop.
     pub rungs: u32,
     pub step: Step,
     pub value: Option<f64>,

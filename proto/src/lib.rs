@@ -1,4 +1,5 @@
 //! The wire: what coordinator, workers and people's programs say to each other, in types of [`unimse_core`].
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
 //!
 //! The generated prost types stay inside this crate; what leaves it is made of core's newtypes and views. [`client`] is the side of
 //! people, [`session`] the side of worker agents, [`server`] what the coordinator implements. [`Error`] is the one table between what went

@@ -1,7 +1,7 @@
 //! The agent: keeps one session with the coordinator, obeys its orders and reports what trainers do.
 //!
 //! One loop owns everything: it waits for the coordinator, for trainers or for time, hands what it heard to the pure
-//! [`Lifecycle`](crate::lifecycle::Lifecycle) and carries out the effects. While the coordinator is away trainers go on, and
+//! [`Lifecycle`] and carries out the effects. While the coordinator is away trainers go on, and
 //! what they say is kept, until the grace is over.
 
 mod oom;

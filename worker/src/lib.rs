@@ -1,4 +1,5 @@
 //! The worker: an agent for each machine, and a trainer process for each of its slots.
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
 //!
 //! ```text
 //! coordinator <== gRPC session ==> agent <== JSON lines ==> trainer (one a slot) <== collectives ==> other trainers

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use unimse_core::spec::{JobSpec, parse_job};
 
 /// How long anything may take that should take moments.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A job for counting trainers, with labels that steer them.
 pub(crate) fn counting(labels: &str, steps: u64, more: &str) -> Arc<JobSpec> {

@@ -1,4 +1,5 @@
 //! Trainers in threads, trainers in processes, and agents against a coordinator that is played by the test.
+#![expect(clippy::print_stdout, reason = "a test tells what it measured")]
 
 mod agent;
 mod harness;

@@ -269,11 +269,11 @@ pub(crate) fn who_has_finished_may_leave_before_the_others(fabric: &dyn Fabric) 
             }
             match round % 3 {
                 0 => check_sum(rank, u64::from(round), 2_547),
-                1 => assert_eq!(rank.all_gather_bytes(&[rank.rank() as u8; 30_000]).unwrap().len(), 5),
+                1 => assert_eq!(rank.all_gather_bytes(&vec![rank.rank() as u8; 30_000]).unwrap().len(), 5),
                 _ => {
                     let mut bytes = if rank.rank() == 2 { vec![7; 90_000] } else { Vec::new() };
                     rank.broadcast_bytes(2, &mut bytes).unwrap();
-                    assert_eq!(bytes, [7; 90_000]);
+                    assert_eq!(bytes, vec![7; 90_000]);
                 }
             }
         });

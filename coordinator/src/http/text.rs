@@ -60,7 +60,7 @@ mod tests {
 
     #[test]
     fn numbers_are_short_and_never_wrong() {
-        let shown = [0.0, 1.0, 0.2345678, 1.5, 12.3456, 345.678, 123_456.0, 1e9, 3e-5, -0.5, f64::NAN]
+        let shown = [0.0, 1.0, 0.234_567_8, 1.5, 12.3456, 345.678, 123_456.0, 1e9, 3e-5, -0.5, f64::NAN]
             .map(|number| value(&number));
         assert_eq!(shown, ["0", "1", "0.2346", "1.5", "12.35", "345.7", "123456", "1.00e9", "3.00e-5", "-0.5", "NaN"]);
         assert_eq!(

@@ -1,4 +1,5 @@
 //! The coordinator as its clients and agents meet it: over real connections, with agents that only pretend to train.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod agent;
 mod curves;

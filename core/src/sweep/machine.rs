@@ -182,7 +182,8 @@ impl Sweep {
             trial: TrialId(at as u32),
             status: trial.status,
             failures: trial.failures,
-            rungs: trial.passed.len() as u32,
+            // How much further it ran before its pause arrived is timing, and counts for nothing.
+            rungs: trial.passed.len().min(trial.rung + 1) as u32,
             latest: trial.latest,
             result: trial.result,
             overrides: self.spec.overrides(TrialId(at as u32)),

@@ -105,7 +105,7 @@ pub struct TrialRow {
     pub trial: TrialId,
     pub status: TrialStatus,
     pub failures: u32,
-    /// Rungs passed; 0 without early stop.
+    /// Rungs that it entered and passed; 0 without early stop.
     pub rungs: u32,
     /// The newest report.
     pub latest: Option<(Step, f64)>,

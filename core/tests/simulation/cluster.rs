@@ -465,7 +465,8 @@ impl Cluster {
                         && !trainer.told_form
                     {
                         trainer.told_form = true;
-                        let begins = form.source.map(|(_, step)| step).or(form.resume.as_ref().map(|at| at.step));
+                        let begins =
+                            form.source.map(|(_, step)| step).or_else(|| form.resume.as_ref().map(|at| at.step));
                         trainer.step = begins.unwrap_or_default();
                         trainer.holds = Some(trainer.step);
                         trainer.form = Some(form.clone());

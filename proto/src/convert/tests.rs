@@ -184,7 +184,7 @@ impl Draw {
         StepRecord { step: self.step(), at: self.at(), digest: self.text(), values: self.values() }
     }
 
-    fn from_agent(&mut self) -> FromAgent {
+    fn agent_word(&mut self) -> FromAgent {
         let (job, generation, rank) = (self.job(), self.generation(), self.rank());
         let report = match self.below(5) {
             0 => return FromAgent::Heartbeat,
@@ -214,7 +214,7 @@ impl Draw {
         FromAgent::Report { seq: self.number(), report }
     }
 
-    fn to_agent(&mut self, spec: &Arc<JobSpec>) -> ToAgent {
+    fn coordinator_word(&mut self, spec: &Arc<JobSpec>) -> ToAgent {
         let (job, generation) = (self.job(), self.generation());
         match self.below(7) {
             0 => ToAgent::Welcome {
@@ -381,8 +381,8 @@ fn every_value_arrives_as_it_was_sent() {
     let spec = spec();
     for seed in 0..SEEDS {
         let mut draw = Draw(ChaCha8Rng::seed_from_u64(seed));
-        round_trip::<_, wire::SessionRequest>(seed, &draw.from_agent());
-        round_trip::<_, wire::SessionResponse>(seed, &draw.to_agent(&spec));
+        round_trip::<_, wire::SessionRequest>(seed, &draw.agent_word());
+        round_trip::<_, wire::SessionResponse>(seed, &draw.coordinator_word(&spec));
         round_trip::<_, wire::JobDetail>(seed, &draw.detail());
         round_trip::<_, wire::NodeView>(seed, &draw.node());
         round_trip::<_, wire::SweepView>(seed, &draw.sweep());
@@ -457,7 +457,7 @@ fn noise_is_refused_and_never_panics() {
     let spec = spec();
     for seed in 0..SEEDS {
         let mut draw = Draw(ChaCha8Rng::seed_from_u64(seed));
-        let mut bytes = wire::SessionResponse::from(draw.to_agent(&spec)).encode_to_vec();
+        let mut bytes = wire::SessionResponse::from(draw.coordinator_word(&spec)).encode_to_vec();
         for _ in 0..=draw.below(8) {
             if !bytes.is_empty() {
                 let place = draw.below(bytes.len() as u32) as usize;

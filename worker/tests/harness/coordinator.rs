@@ -54,13 +54,12 @@ impl Sessions for Shared {
         let first = {
             let mut heard = self.lock();
             heard.hellos.push(hello);
-            match heard.refuse.take() {
-                Some((reason, register_anew)) => ToAgent::Refused { reason, register_anew },
-                None => {
-                    heard.to_agent = Some(sender.clone());
-                    let lease = Duration::from_secs(2);
-                    ToAgent::Welcome { worker: WorkerId(1), cluster: "c".to_owned(), epoch: 1, lease }
-                }
+            if let Some((reason, register_anew)) = heard.refuse.take() {
+                ToAgent::Refused { reason, register_anew }
+            } else {
+                heard.to_agent = Some(sender.clone());
+                let lease = Duration::from_secs(2);
+                ToAgent::Welcome { worker: WorkerId(1), cluster: "c".to_owned(), epoch: 1, lease }
             }
         };
         sender.send(first).await.expect("the queue is new");

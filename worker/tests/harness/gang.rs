@@ -22,7 +22,7 @@ pub(crate) type Make = fn(&Begin, &Surroundings) -> Result<Box<dyn Replica>, Exi
 
 const JOB: JobId = JobId(7);
 /// How long a whole job may take on a busy machine.
-const LONG_PATIENCE: std::time::Duration = std::time::Duration::from_secs(300);
+const LONG_PATIENCE: std::time::Duration = std::time::Duration::from_mins(5);
 
 /// The trainers of one job.
 pub(crate) struct Gang {
