@@ -29,10 +29,16 @@ pub(crate) struct Options {
     keep: bool,
 }
 
-const SENTENCES: [&str; 3] = [
+const SPOKEN: [&str; 3] = [
     "this movie was absolutely wonderful and i loved every minute of it",
     "what a terrible waste of time it was so boring and sad",
     "they went to the store and then they came back home",
+];
+/// In the words that the synthetic datasets know; none of these sentences is in them.
+const SYNTHETIC: [&str; 3] = [
+    "honestly the music is superb and the cast is brilliant",
+    "so the script turned out dreadful",
+    "please hide, i am scared, we are in danger",
 ];
 
 /// Runs the demo with programs that are already built in `programs`.
@@ -57,7 +63,7 @@ pub(crate) fn run(programs: &Path, scratch: &Path, options: &Options) -> Result<
     ensure!(view.state == "completed", "the job ended as {}: {}", view.state, view.reason);
     stage.say(&format!("completed at step {} in generation {}", view.step, view.generation));
     job.check_that_no_step_is_missing(steps)?;
-    results(&stage, &job, &data)?;
+    results(&stage, &job, &data, if options.data.is_some() { &SPOKEN } else { &SYNTHETIC })?;
     cluster.stop()?;
     stage.done(began);
     Ok(())
@@ -93,9 +99,12 @@ fn import(stage: &Stage, folder: Option<&Path>) -> Result<Vec<PathBuf>> {
 }
 
 /// SIGKILL to one rank half-way: the other keeps its state, and the job goes on within seconds.
+///
+/// A few steps after the middle, where a validation is due that would count as part of the recovery.
 fn kill_a_trainer(stage: &Stage, cluster: &Cluster, job: &Job, steps: u64) -> Result<()> {
+    let middle = steps / 2 + (steps / 20).min(5);
     let before =
-        job.wait_for("is half-way", Duration::from_mins(20), |view| view.step >= steps / 2 && view.state == "running")?;
+        job.wait_for("is half-way", Duration::from_mins(20), |view| view.step >= middle && view.state == "running")?;
     let victim = cluster.trainers(1)?;
     let survivor = cluster.trainers(0)?;
     ensure!(
@@ -138,7 +147,7 @@ fn restart_the_coordinator(stage: &Stage, cluster: &mut Cluster, job: &Job) -> R
 }
 
 /// Metrics, checkpoints, and predictions of the best one.
-fn results(stage: &Stage, job: &Job, data: &[PathBuf]) -> Result<()> {
+fn results(stage: &Stage, job: &Job, data: &[PathBuf], sentences: &[&str]) -> Result<()> {
     stage.say("checkpoints (the manifest is the commit; every byte is hashed)");
     stage.show(&["ckpt", "ls", &job.id])?;
     let best = format!("{}:best", job.id);
@@ -152,12 +161,9 @@ fn results(stage: &Stage, job: &Job, data: &[PathBuf]) -> Result<()> {
     stage.show(&evaluate)?;
     stage.say("predictions of the pulled checkpoint");
     let mut predict = vec!["predict".to_owned(), stage.str("best").to_owned()];
-    predict.extend(SENTENCES.iter().map(|sentence| format!("--text={sentence}")));
+    predict.extend(sentences.iter().map(|sentence| format!("--text={sentence}")));
     let printed = stage.show(&predict.iter().map(String::as_str).collect::<Vec<_>>())?;
-    ensure!(
-        printed.lines().count() > SENTENCES.len(),
-        "expected a prediction for each of the {} sentences",
-        SENTENCES.len()
-    );
+    let predicted = |sentence: &&str| printed.lines().any(|line| line.ends_with(*sentence));
+    ensure!(sentences.iter().all(predicted), "expected a prediction for each of the {} sentences", sentences.len());
     Ok(())
 }

@@ -98,9 +98,23 @@ impl Plot {
     }
 }
 
-/// Splits points that come by name and step into curves.
+/// Splits points that come by name and step into curves; those that people look at first come first.
 pub(super) fn plots(points: &[MetricPoint]) -> Vec<Plot> {
-    points.chunk_by(|a, b| a.name == b.name).filter_map(|curve| Plot::of(&curve[0].name, curve)).collect()
+    let mut plots: Vec<Plot> =
+        points.chunk_by(|a, b| a.name == b.name).filter_map(|curve| Plot::of(&curve[0].name, curve)).collect();
+    plots.sort_by_key(|plot| prominence(&plot.name));
+    plots
+}
+
+/// The loss, then the other sums of training, validation, what tells of the machines, and time.
+fn prominence(name: &str) -> u8 {
+    match name.split_once('/') {
+        Some(("train", "loss")) => 0,
+        Some(("train", _)) => 1,
+        Some(("time", _)) => 4,
+        Some((group, _)) if group.starts_with("valid") => 2,
+        _ => 3,
+    }
 }
 
 #[cfg(test)]
@@ -119,6 +133,14 @@ mod tests {
             at: Timestamp(0),
         };
         (1..).zip(values).map(point).collect()
+    }
+
+    #[test]
+    fn the_loss_comes_first_and_times_last() {
+        let named = |name: &str| MetricPoint { name: name.to_owned(), ..curve(&[1.0]).remove(0) };
+        let points = ["throughput/samples", "time/data", "train/ce", "train/loss", "valid/score"].map(named);
+        let names: Vec<String> = plots(&points).into_iter().map(|plot| plot.name).collect();
+        assert_eq!(names, ["train/loss", "train/ce", "valid/score", "throughput/samples", "time/data"]);
     }
 
     #[test]
