@@ -177,13 +177,13 @@ impl Agent {
                 Event::RoomToSend => {}
                 Event::GraceOver => self.grace_over(),
                 Event::Stop => {
-                    self.stop_by = Some(Instant::now() + self.config.stop_timeout);
                     tracing::info!("stopping: trainers save and exit");
+                    self.leave_by(Instant::now() + self.config.stop_timeout);
                     self.step(Input::StopAll);
                 }
                 Event::StopOver | Event::Kill => {
                     killed = true;
-                    self.stop_by.get_or_insert_with(Instant::now);
+                    self.leave_by(Instant::now());
                     let reason = "its agent ended before it had saved".to_owned();
                     self.step(Input::KillAll { reason: Some(reason) });
                 }
@@ -193,10 +193,20 @@ impl Agent {
                 break;
             }
         }
+        self.outbox.left();
+        self.flush();
         self.farewell().await;
     }
 
-    /// Waits a little for the coordinator to hear how the trainers ended.
+    /// Begins to end, unless it has begun already. The coordinator hears of it first, so that it counts on none of what ends.
+    fn leave_by(&mut self, deadline: Instant) {
+        if self.stop_by.is_none() {
+            self.stop_by = Some(deadline);
+            self.outbox.leaving();
+        }
+    }
+
+    /// Waits a little for the coordinator to hear how the trainers ended, and that this agent does.
     async fn farewell(&mut self) {
         let deadline = Instant::now() + FAREWELL;
         while self.welcomed && !self.outbox.is_empty() {
@@ -241,6 +251,9 @@ impl Agent {
                     self.step(Input::KillAll { reason: None });
                     self.outbox.reset();
                     self.identity = Identity::fresh();
+                    if self.stop_by.is_some() {
+                        self.outbox.leaving();
+                    }
                 }
                 self.closed(&reason);
             }

@@ -150,6 +150,13 @@ fn a_terminated_agent_lets_its_trainers_save() {
     let committed = |kind: &ReportKind| if let ReportKind::Committed { at, .. } = kind { Some(at.step) } else { None };
     let saved = coordinator.heard().events.iter().filter_map(|report| committed(&report.kind)).max();
     assert_eq!(saved, Some(coordinator.last_step()), "no step is lost");
+    // It says that it goes before its trainers do, and that it is gone when all they said was heard.
+    let heard = coordinator.heard();
+    let [leaving, left] = heard.farewell.as_slice() else { panic!("{:?}", heard.farewell) };
+    assert!(leaving.starts_with("leaving"), "{leaving}");
+    assert_eq!(*left, format!("left after {} reports", heard.events.len()));
+    let before: usize = leaving.split_whitespace().nth(2).and_then(|count| count.parse().ok()).expect("a number");
+    assert!(before < heard.events.len(), "{leaving}, {left}");
 }
 
 #[test]

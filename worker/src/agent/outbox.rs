@@ -62,6 +62,16 @@ impl Outbox {
         self.add(AgentReport::Event(report));
     }
 
+    /// Adds that this agent was asked to end.
+    pub(super) fn leaving(&mut self) {
+        self.add(AgentReport::Leaving);
+    }
+
+    /// Adds that this agent has no trainer left and ends.
+    pub(super) fn left(&mut self) {
+        self.add(AgentReport::Left);
+    }
+
     /// Adds completed steps, joined to those that wait already where that fits.
     pub(super) fn steps(&mut self, steps: Steps) {
         self.records += steps.records.len();
@@ -145,7 +155,7 @@ impl Outbox {
 
     fn forget(&mut self, report: &AgentReport) {
         match report {
-            AgentReport::Event(_) => {}
+            AgentReport::Event(_) | AgentReport::Leaving | AgentReport::Left => {}
             AgentReport::Steps(steps) => self.records -= steps.records.len(),
             AgentReport::Logs(logs) => self.lines -= logs.lines.len(),
         }

@@ -17,6 +17,7 @@ mod predicting;
 mod reducer;
 mod replica;
 mod seeding;
+pub mod step_bench;
 mod tensors;
 
 pub use folder::{Evaluated, ModelFolder, SampleLine};

@@ -32,6 +32,8 @@ pub(crate) struct Heard {
     pub(crate) events: Vec<Report>,
     pub(crate) steps: BTreeMap<Step, StepRecord>,
     pub(crate) lines: Vec<String>,
+    /// What agents said of their own end.
+    pub(crate) farewell: Vec<String>,
     /// The last number applied, by incarnation.
     pub(crate) applied: BTreeMap<String, u64>,
     to_agent: Option<mpsc::Sender<ToAgent>>,
@@ -85,6 +87,8 @@ impl Shared {
         *applied = seq;
         match report {
             AgentReport::Event(report) => heard.events.push(report),
+            AgentReport::Leaving => heard.farewell.push(format!("leaving after {} reports", heard.events.len())),
+            AgentReport::Left => heard.farewell.push(format!("left after {} reports", heard.events.len())),
             AgentReport::Steps(steps) => {
                 heard.steps.extend(steps.records.into_iter().map(|record| (record.step, record)));
             }
@@ -317,7 +321,7 @@ impl Api for Nobody {
     async fn checkpoints(&self, _: &str) -> Result<Vec<CheckpointView>, Error> {
         no()
     }
-    async fn remove_checkpoint(&self, _: &str, _: Step) -> Result<(), Error> {
+    async fn remove_checkpoint(&self, _: &str, _: Step, _: bool) -> Result<(), Error> {
         no()
     }
     async fn sweep_run(&self, _: Option<String>, _: SweepSpec) -> Result<(SweepId, bool), Error> {

@@ -82,6 +82,8 @@ pub(super) async fn start(context: &Context, args: &UpArgs, ended: mpsc::Sender<
             if let Some(slots) = args.slots {
                 command.args(["--slots", &slots.to_string()]);
             }
+            let threads = threads_per_slot(args.workers, args.slots.unwrap_or(1));
+            command.args(["--threads", &threads.to_string()]);
             children.push(Child::start(&name, true, command, &logs.join(format!("{name}.log")), ended.clone())?);
         }
     }
@@ -90,6 +92,12 @@ pub(super) async fn start(context: &Context, args: &UpArgs, ended: mpsc::Sender<
     let logs = args.state.join("logs");
     let (state, workers, slots) = (args.state.clone(), args.workers, args.slots);
     Ok(Cluster { url, children, state, logs, info, workers, slots })
+}
+
+/// Each worker thinks it has the machine to itself; several of them share its processors.
+fn threads_per_slot(workers: u32, slots: u32) -> u32 {
+    let processors = std::thread::available_parallelism().map_or(1, |count| count.get() as u32);
+    (processors / workers.saturating_mul(slots).max(1)).max(1)
 }
 
 /// When a file was last written, if it is there.

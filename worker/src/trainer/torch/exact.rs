@@ -36,6 +36,11 @@ impl Exact {
         let _ = gradients.zero_();
     }
 
+    /// What was added up since the step began.
+    pub(super) fn sums(&self) -> &Tensor {
+        &self.sums
+    }
+
     /// Adds up over the ranks and writes the result to the gradients.
     pub(super) fn reduce(&mut self, gradients: &mut Tensor, group: &mut dyn Collective) -> Result<(), Halt> {
         if group.world_size() > 1 {
