@@ -6,16 +6,16 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Problem};
-use crate::read::meld::MeldReader;
-use crate::read::mmsa::MmsaReader;
-use crate::read::{BadFeatures, Format, Reader, Row, Source, detect};
-use crate::schema::{ContextWindow, Provenance, SourceFile};
+use crate::read::{BadFeatures, Format, Row, Source, format_of, open_all, reader_of};
+use crate::schema::{ContextWindow, Provenance, SourceFile, Turns};
 use crate::store::{NewStore, Store, StoreCheck, StoreWriter};
 
+mod findings;
 mod inspect;
 mod report;
 mod table;
 
+pub use findings::{Findings, Unmatched};
 pub use inspect::{Inspection, Lengths};
 pub use report::{Report, SplitReport};
 
@@ -28,10 +28,21 @@ pub struct ImportOptions {
     pub bad_features: BadFeatures,
     /// Whether rows that cannot become samples are left out and listed, instead of ending the import.
     pub skip_bad: bool,
-    /// The turns of context, for dialogues.
+    /// The turns of context, for dialogues; whose turns and with which names is told by the two fields below.
     pub context: ContextWindow,
+    /// Whose turns are context; `None` takes what was published for the dataset.
+    pub turns: Option<Turns>,
+    /// Whether speakers' names are in the context; `None` takes what was published for the dataset.
+    pub names: Option<bool>,
     /// Whether an existing store may be replaced.
     pub force: bool,
+}
+
+impl ImportOptions {
+    /// The window to use for a dataset that was published with the turns and names given here.
+    pub(crate) fn window(&self, turns: Turns, names: bool) -> ContextWindow {
+        ContextWindow { turns: self.turns.unwrap_or(turns), names: self.names.unwrap_or(names), ..self.context }
+    }
 }
 
 /// Imports source files into a new store at `out`; `format: None` finds the format from the first file's contents.
@@ -48,11 +59,9 @@ pub fn import(
         problem: "no source file is given".to_owned(),
         hint: "unimse data import SRC... --out STORE".to_owned(),
     })?;
-    let format = format.map_or_else(|| detect(first), Ok)?;
-    let mut reader: Box<dyn Reader> = match format {
-        Format::Mmsa => Box::new(MmsaReader::open(sources, options)?),
-        Format::Meld => Box::new(MeldReader::open(sources, options)?),
-    };
+    let opened = open_all(sources)?;
+    let format = format.map_or_else(|| format_of(&opened), Ok)?;
+    let mut reader = reader_of(format, opened, options)?;
     let dataset = reader.dataset();
     let files = sources.iter().map(describe_file).collect::<Result<_, _>>()?;
     let name = options.name.clone().unwrap_or_else(|| name_of(out));
@@ -65,6 +74,7 @@ pub fn import(
     let mut writer = StoreWriter::create(out, new, options.force)?;
     let mut report = Report::new(format.as_str());
     reader.for_each(&mut |row| take_row(row, options.skip_bad, &mut writer, &mut report))?;
+    report.take_findings(reader.findings(), &dataset.splits);
     if report.samples() == 0 {
         return Err(Error::Format {
             path: first.path.display().to_string(),

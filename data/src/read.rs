@@ -11,19 +11,35 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Problem};
+use crate::import::{Findings, ImportOptions};
 use crate::schema::{ContextWindow, Sample, Split, Task, Vocabulary};
 
 pub(crate) mod context;
-mod detect;
+pub(crate) mod conversation;
+pub(crate) mod csd;
 mod features;
+mod ids;
+pub(crate) mod iemocap;
 pub mod isolated;
+mod labels;
+mod layout;
 pub(crate) mod meld;
+pub(crate) mod misa;
 pub(crate) mod mmsa;
+mod modality;
+pub(crate) mod mult;
+mod opened;
 pub mod pickle;
+pub(crate) mod plain;
+mod sentences;
+mod splits;
+mod table;
 mod text;
+mod tracks;
 
-pub use detect::detect;
 pub use features::BadFeatures;
+pub(crate) use layout::format_of;
+pub(crate) use opened::{Content, Opened};
 pub use text::decode;
 
 /// A release format that can be imported.
@@ -33,17 +49,44 @@ pub use text::decode;
 pub enum Format {
     /// The pickles of the MMSA platform: `split -> raw_text, audio, vision, id, regression_labels, ...`.
     Mmsa,
-    /// The CSV files of the official MELD release.
+    /// The official pickles of `UniMSE` with its CSV files.
+    Unimse,
+    /// Computational sequences of the CMU-MultimodalSDK, HDF5 files.
+    Csd,
+    /// The pickles of `MulT`: `split -> vision, audio, text, labels, id`.
+    Mult,
+    /// The pickles of MISA: a list of `((word ids, visual, acoustic, words), label, segment)` a split.
+    Misa,
+    /// The CSV files of the official MELD release, alone or with its feature pickles.
     Meld,
+    /// The tuples of `DialogueRNN` and COGMEN.
+    DialogueRnn,
+    /// A table and folders of `.npy` files.
+    Plain,
 }
 
 impl Format {
+    /// All formats, in the order in which help texts list them.
+    pub const ALL: [Self; 8] =
+        [Self::Mmsa, Self::Unimse, Self::Csd, Self::Mult, Self::Misa, Self::Meld, Self::DialogueRnn, Self::Plain];
+
     /// The word that stands for the format on the command line.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Mmsa => "mmsa",
+            Self::Unimse => "unimse",
+            Self::Csd => "csd",
+            Self::Mult => "mult",
+            Self::Misa => "misa",
             Self::Meld => "meld",
+            Self::DialogueRnn => "dialoguernn",
+            Self::Plain => "plain",
         }
+    }
+
+    /// The words of all formats.
+    pub fn names() -> String {
+        Self::ALL.map(Self::as_str).join(", ")
     }
 }
 
@@ -57,12 +100,42 @@ impl FromStr for Format {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "mmsa" => Ok(Self::Mmsa),
-            "meld" => Ok(Self::Meld),
-            _ => Err(format!("unknown format `{text}`, expected mmsa or meld")),
-        }
+        let found = Self::ALL.into_iter().find(|format| format.as_str() == text);
+        found.ok_or_else(|| format!("unknown format `{text}`, expected one of {}", Self::names()))
     }
+}
+
+/// Finds the format of source files that belong together, by what they contain.
+pub fn detect(sources: &[Source]) -> Result<Format, Error> {
+    format_of(&open_all(sources)?)
+}
+
+pub(crate) fn open_all(sources: &[Source]) -> Result<Vec<Opened>, Error> {
+    sources.iter().map(Opened::open).collect()
+}
+
+/// Opens the reader of a format.
+pub(crate) fn reader_of(
+    format: Format,
+    opened: Vec<Opened>,
+    options: &ImportOptions,
+) -> Result<Box<dyn Reader>, Error> {
+    let has = |test: fn(&table::Table) -> bool| {
+        opened.iter().any(|file| matches!(&file.content, Content::Table(table) if test(table)))
+    };
+    Ok(match format {
+        Format::Mmsa => Box::new(mmsa::MmsaReader::open(opened, options)?),
+        Format::Unimse if has(layout::is_iemocap) => Box::new(iemocap::IemocapReader::open(opened, options)?),
+        Format::Unimse if has(|table| table.has(&sentences::COLUMNS)) => {
+            Box::new(mult::MultReader::open(opened, features::Padding::Front, options)?)
+        }
+        Format::Mult => Box::new(mult::MultReader::open(opened, features::Padding::Ends, options)?),
+        Format::Misa => Box::new(misa::MisaReader::open(opened, options)?),
+        Format::Unimse | Format::Meld => Box::new(meld::MeldReader::open(opened, options)?),
+        Format::DialogueRnn => Box::new(conversation::ConversationReader::open(opened, options)?),
+        Format::Plain => Box::new(plain::PlainReader::open(opened, options)?),
+        Format::Csd => Box::new(csd::CsdReader::open(opened, options)?),
+    })
 }
 
 /// One source file, and the split it holds if its format needs to be told.
@@ -122,6 +195,8 @@ pub(crate) struct Dataset {
     pub(crate) task: Task,
     pub(crate) vocabularies: Vec<Vocabulary>,
     pub(crate) context: Option<ContextWindow>,
+    /// The splits that the source has, even if they turn out to be empty.
+    pub(crate) splits: Vec<Split>,
 }
 
 /// One row of a source: a sample, or why it is none.
@@ -141,6 +216,31 @@ pub(crate) trait Reader {
 
     /// Hands every row to `visit`, in the order of the source, until `visit` fails.
     fn for_each(&mut self, visit: &mut dyn FnMut(Row) -> Result<(), Error>) -> Result<(), Error>;
+
+    /// What was noticed on the way that belongs to no single row; asked for after the last one.
+    fn findings(&mut self) -> Findings {
+        Findings::default()
+    }
+}
+
+/// The pickle of a release that is one file.
+fn one_pickle(opened: Vec<Opened>) -> Result<(Source, pickle::Document), Error> {
+    let format = |path: String, problem: String, hint: &str| Error::Format { path, problem, hint: hint.to_owned() };
+    let count = opened.len();
+    let names = opened.iter().map(|file| file.source.name()).collect::<Vec<_>>().join(", ");
+    let mut files = opened.into_iter();
+    let (Some(Opened { source, content }), None) = (files.next(), files.next()) else {
+        let problem = format!("{count} files are given, a dataset of this format is one file");
+        return Err(format(names, problem, "import each file into a store of its own"));
+    };
+    match content {
+        Content::Pickle(document) => Ok((source, document)),
+        _ => Err(format(
+            source.path.display().to_string(),
+            "it is not a pickle".to_owned(),
+            "leave --format away, so that the file tells what it is",
+        )),
+    }
 }
 
 /// The first bytes of a file, fewer if it is shorter.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 mod metadata;
 
-pub use metadata::{ContextWindow, Counts, Metadata, Provenance, SourceFile};
+pub use metadata::{ContextWindow, Counts, Metadata, Provenance, SourceFile, Turns};
 
 /// The scale of every sentiment score: from strongly negative to strongly positive.
 pub const SCORE_RANGE: std::ops::RangeInclusive<f32> = -3.0..=3.0;
@@ -147,6 +147,18 @@ impl Vocabulary {
     pub fn meld() -> Self {
         let classes = ["neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger"];
         Self { name: "meld".to_owned(), classes: classes.map(str::to_owned).to_vec() }
+    }
+
+    /// The six emotions of IEMOCAP in the order of the class indexes of `DialogueRNN`.
+    pub fn iemocap() -> Self {
+        let classes = ["joy", "sadness", "neutral", "anger", "excited", "frustrated"];
+        Self { name: "iemocap".to_owned(), classes: classes.map(str::to_owned).to_vec() }
+    }
+
+    /// The four emotions of IEMOCAP in the order of `MulT`'s columns; results on them do not compare with those on six.
+    pub fn iemocap4() -> Self {
+        let classes = ["neutral", "joy", "sadness", "anger"];
+        Self { name: "iemocap4".to_owned(), classes: classes.map(str::to_owned).to_vec() }
     }
 
     /// The number of a class.

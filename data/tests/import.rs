@@ -155,10 +155,10 @@ fn a_csv_becomes_a_store_with_context() {
 #[test]
 fn a_causal_import_has_no_future_in_its_text() {
     let mut run = Import::new();
-    run.options.context = ContextWindow { past: 1, future: 0 };
+    run.options.context = ContextWindow::new(1, 0);
     run.meld(DIALOGUE).unwrap();
     assert_eq!(run.store().source_text(1), "Ann Hi there. </s> Bo Oh, no! </s>");
-    assert_eq!(run.store().metadata().source.context, Some(ContextWindow { past: 1, future: 0 }));
+    assert_eq!(run.store().metadata().source.context, Some(ContextWindow::new(1, 0)));
 }
 
 #[test]
@@ -237,9 +237,9 @@ fn a_file_with_nothing_but_bad_rows_is_an_error() {
 #[test]
 fn formats_are_told_apart_by_content() {
     let run = Import::new();
-    let found = |content: &[u8]| detect(&run.file("data.bin", content));
-    assert_eq!(detect(&Source::new(fixture("mmsa_p2.pkl"))).unwrap(), Format::Mmsa);
-    assert_eq!(detect(&Source::new(fixture("arrays_p0.pkl"))).unwrap(), Format::Mmsa);
+    let found = |content: &[u8]| detect(&[run.file("data.bin", content)]);
+    assert_eq!(detect(&[Source::new(fixture("mmsa_p2.pkl"))]).unwrap(), Format::Mmsa);
+    assert_eq!(detect(&[Source::new(fixture("arrays_p0.pkl"))]).unwrap(), Format::Mmsa);
     assert_eq!(found(meld_file(DIALOGUE).as_bytes()).unwrap(), Format::Meld);
     for (content, expected) in [
         (&b""[..], "the file is empty"),
@@ -251,9 +251,9 @@ fn formats_are_told_apart_by_content() {
         let error = found(content).unwrap_err().to_string();
         assert!(error.contains(expected) && error.contains("hint: "), "{error}");
     }
-    let error = detect(&Source::new("/dev/zero")).unwrap_err().to_string();
+    let error = detect(&[Source::new("/dev/zero")]).unwrap_err().to_string();
     assert!(error.contains("it is not a regular file"), "{error}");
-    assert!(detect(&Source::new("no/such/file")).unwrap_err().to_string().contains("hint: check the path"));
+    assert!(detect(&[Source::new("no/such/file")]).unwrap_err().to_string().contains("hint: check the path"));
 }
 
 #[test]

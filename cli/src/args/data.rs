@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use unimse_data::read::{BadFeatures, Format, Source};
+use unimse_data::schema::Turns;
 
 use super::Output;
 
@@ -38,7 +39,9 @@ fn format(text: &str) -> Result<ImportFormat, String> {
     if text == "auto" {
         return Ok(ImportFormat(None));
     }
-    text.parse().map(|format| ImportFormat(Some(format))).map_err(|_| format!("`{text}` is none of auto, mmsa, meld"))
+    text.parse()
+        .map(|format| ImportFormat(Some(format)))
+        .map_err(|_| format!("`{text}` is none of auto, {}", Format::names()))
 }
 
 /// A release format, or none where the files shall tell.
@@ -47,13 +50,16 @@ pub(crate) struct ImportFormat(pub(crate) Option<Format>);
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ImportArgs {
-    /// The published files; SPLIT=PATH says which split a file holds where its name does not
+    /// The published files, all of one dataset; SPLIT=PATH says which split a file holds where its name does not
     #[arg(required = true, value_name = "SRC")]
     pub(crate) sources: Vec<Source>,
     /// Where to write the store, such as data/mosi.arrow
     #[arg(long, value_name = "STORE")]
     pub(crate) out: PathBuf,
-    /// The format of the files: auto, mmsa or meld
+    /// The format of the files, told by their contents without it: mmsa (MMSA pickles), unimse (UniMSE's official
+    /// pickles with its CSVs), csd (CMU-MultimodalSDK: words, labels, features, standard folds), mult (MulT pickles),
+    /// misa (MISA pickles), meld (MELD CSVs, with feature pickles or without), dialoguernn (DialogueRNN and COGMEN
+    /// tuples) or plain (your own CSV with folders of .npy files)
     #[arg(id = "source_format", long = "format", value_name = "FORMAT", default_value = "auto", value_parser = format)]
     pub(crate) format: ImportFormat,
     /// The dataset's name, in place of the store's file name
@@ -65,6 +71,15 @@ pub(crate) struct ImportArgs {
     /// Turns after an utterance that its text includes, for dialogues
     #[arg(long, value_name = "TURNS", default_value_t = 2)]
     pub(crate) future: usize,
+    /// No turns after an utterance, like --future 0: what a system that answers at once can know
+    #[arg(long, conflicts_with = "future")]
+    pub(crate) causal: bool,
+    /// Whose turns count as context; without it those of all for MELD, of the same speaker for IEMOCAP, as published
+    #[arg(long, value_name = "all|same")]
+    pub(crate) turns: Option<Turns>,
+    /// Whether speakers' names precede their turns; without it as published: for MELD, but not for IEMOCAP
+    #[arg(long, value_name = "true|false")]
+    pub(crate) speaker_names: Option<bool>,
     /// What to do with NaN and infinite features: put zero there, drop that modality of the sample, or fail with error
     #[arg(long, value_name = "zero|drop|error", default_value = "zero")]
     pub(crate) bad_features: BadFeatures,

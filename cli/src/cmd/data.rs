@@ -50,7 +50,9 @@ fn import(context: &Context, args: ImportArgs) -> Result<Exit> {
         name: args.name,
         bad_features: args.bad_features,
         skip_bad: args.skip_bad,
-        context: ContextWindow { past: args.past, future: args.future },
+        context: ContextWindow::new(args.past, if args.causal { 0 } else { args.future }),
+        turns: args.turns,
+        names: args.speaker_names,
         force: args.force,
     };
     let report = import_isolated(&isolation, &args.sources, args.format.0, &options, &args.out)?;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::findings::Findings;
 use super::table::Table;
 use crate::error::{BadRow, Error};
 use crate::schema::{Metadata, Polarity, Sample, Split};
@@ -36,6 +37,9 @@ pub struct Report {
     pub rejected: Vec<BadRow>,
     /// All rows that were left out.
     pub rejected_count: u64,
+    /// What was noticed that belongs to no single row.
+    #[serde(default)]
+    pub findings: Findings,
 }
 
 /// What was found in one split.
@@ -88,6 +92,7 @@ impl Report {
             splits: BTreeMap::new(),
             rejected: Vec::new(),
             rejected_count: 0,
+            findings: Findings::default(),
         }
     }
 
@@ -111,6 +116,16 @@ impl Report {
         self.rejected_count += 1;
         if self.rejected.len() < MAX_LISTED {
             self.rejected.push(row);
+        }
+    }
+
+    /// Adds what the reader noticed, and which of the splits of its source have no samples.
+    pub(super) fn take_findings(&mut self, findings: Findings, splits: &[Split]) {
+        self.findings = findings;
+        for split in splits {
+            if self.splits.get(split).is_none_or(|report| report.samples == 0) {
+                self.findings.note(format!("split `{split}` has no samples"));
+            }
         }
     }
 
@@ -138,7 +153,7 @@ impl fmt::Display for Report {
                 writeln!(f, "  and {} more", self.rejected_count - self.rejected.len() as u64)?;
             }
         }
-        Ok(())
+        write!(f, "{}", self.findings)
     }
 }
 

@@ -33,21 +33,33 @@ impl FromStr for BadFeatures {
     }
 }
 
+/// Where frames of zeros are no sound and no sight, but padding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Padding {
+    /// On either side; the length tells how many frames are true, if it is known.
+    Ends,
+    /// In front only, as in the files of `UniMSE`; silence at the end is silence.
+    Front,
+    /// There is none: every frame is true.
+    None,
+}
+
 /// Features of one row as they are in the source.
-pub(super) struct Raw {
+pub(crate) struct Raw {
     pub(super) dim: usize,
     /// `frames * dim` values, row-major, padding included.
     pub(super) data: Vec<f32>,
     /// The true number of frames, if the source tells it.
     pub(super) length: Option<usize>,
+    pub(super) padding: Padding,
 }
 
 /// Cleans the features of a row: `None` is a missing modality, the number counts bad values.
 ///
-/// Padding may be on either side. Without a length, frames of zeros at both ends are padding; a sequence of nothing but
-/// zeros carries nothing and counts as missing.
-pub(super) fn clean(name: &str, raw: Raw, policy: BadFeatures) -> Result<(Option<Features>, u64), Problem> {
-    let Raw { dim, mut data, length } = raw;
+/// Without a length, frames of zeros at the sides that may be padded are padding; a sequence of nothing but zeros carries
+/// nothing and counts as missing.
+pub(crate) fn clean(name: &str, raw: Raw, policy: BadFeatures) -> Result<(Option<Features>, u64), Problem> {
+    let Raw { dim, mut data, length, padding } = raw;
     if dim == 0 || data.is_empty() {
         return Ok((None, 0));
     }
@@ -71,7 +83,7 @@ pub(super) fn clean(name: &str, raw: Raw, policy: BadFeatures) -> Result<(Option
     if bad > 0 && policy == BadFeatures::Drop {
         return Ok((None, bad));
     }
-    let kept = true_frames(&data, dim, frames, length);
+    let kept = true_frames(&data, dim, frames, length, padding);
     if kept.is_empty() || data.iter().all(|value| *value == 0.0) {
         return Ok((None, bad));
     }
@@ -80,7 +92,13 @@ pub(super) fn clean(name: &str, raw: Raw, policy: BadFeatures) -> Result<(Option
 }
 
 /// The frames that are not padding.
-fn true_frames(data: &[f32], dim: usize, frames: usize, length: Option<usize>) -> std::ops::Range<usize> {
+fn true_frames(
+    data: &[f32],
+    dim: usize,
+    frames: usize,
+    length: Option<usize>,
+    padding: Padding,
+) -> std::ops::Range<usize> {
     let is_silent = |frame: usize| data[frame * dim..(frame + 1) * dim].iter().all(|value| *value == 0.0);
     if let Some(length) = length {
         let padded_in_front = (0..frames - length).all(is_silent) && !(length..frames).all(is_silent);
@@ -88,7 +106,11 @@ fn true_frames(data: &[f32], dim: usize, frames: usize, length: Option<usize>) -
     }
     let first = (0..frames).find(|frame| !is_silent(*frame));
     let last = (0..frames).rev().find(|frame| !is_silent(*frame));
-    first.zip(last).map_or(0..0, |(first, last)| first..last + 1)
+    match padding {
+        Padding::Ends => first.zip(last).map_or(0..0, |(first, last)| first..last + 1),
+        Padding::Front => first.map_or(0..0, |first| first..frames),
+        Padding::None => 0..frames,
+    }
 }
 
 #[cfg(test)]
@@ -96,7 +118,7 @@ mod tests {
     use super::*;
 
     fn cleaned(data: &[f32], length: Option<usize>, policy: BadFeatures) -> (Option<Features>, u64) {
-        clean("audio", Raw { dim: 2, data: data.to_vec(), length }, policy).unwrap()
+        clean("audio", Raw { dim: 2, data: data.to_vec(), length, padding: Padding::Ends }, policy).unwrap()
     }
 
     fn kept(data: &[f32], length: Option<usize>) -> Option<Vec<f32>> {
@@ -108,6 +130,15 @@ mod tests {
         assert_eq!(kept(&[1., 2., 3., 4., 0., 0.], Some(2)), Some(vec![1., 2., 3., 4.]));
         assert_eq!(kept(&[0., 0., 1., 2., 3., 4.], Some(2)), Some(vec![1., 2., 3., 4.]));
         assert_eq!(kept(&[0., 0., 1., 2., 0., 0.], None), Some(vec![1., 2.]));
+    }
+
+    #[test]
+    fn silence_at_the_end_is_kept_where_padding_is_in_front() {
+        let raw = |padding| Raw { dim: 1, data: vec![0., 0., 1., 0., 2., 0.], length: None, padding };
+        let kept = |padding| clean("audio", raw(padding), BadFeatures::Zero).unwrap().0.unwrap();
+        assert_eq!(kept(Padding::Front).data(), [1., 0., 2., 0.]);
+        assert_eq!(kept(Padding::Ends).data(), [1., 0., 2.]);
+        assert_eq!(kept(Padding::None).frames(), 6);
     }
 
     #[test]
@@ -130,14 +161,14 @@ mod tests {
         let (features, bad) = cleaned(&data, None, BadFeatures::Zero);
         assert_eq!((features.unwrap().data(), bad), (&[1., 0., 0., 2.][..], 2));
         assert_eq!(cleaned(&data, None, BadFeatures::Drop), (None, 2));
-        let raw = Raw { dim: 2, data: data.to_vec(), length: None };
+        let raw = Raw { dim: 2, data: data.to_vec(), length: None, padding: Padding::Ends };
         let refused = clean("audio", raw, BadFeatures::Error).unwrap_err();
         assert_eq!(refused.text, "audio frame 0 value 1 is NaN");
     }
 
     #[test]
     fn a_length_beyond_the_frames_is_refused() {
-        let raw = Raw { dim: 2, data: vec![1.; 4], length: Some(3) };
+        let raw = Raw { dim: 2, data: vec![1.; 4], length: Some(3), padding: Padding::Ends };
         let refused = clean("audio", raw, BadFeatures::Zero).unwrap_err();
         assert_eq!(refused.text, "audio has 2 frames, its length is given as 3");
     }

@@ -1,88 +1,151 @@
 //! The CSV files of the official MELD release (declare-lab/MELD): one a split, columns found by name.
 //!
-//! Text may be UTF-8 or Windows-1252. The context of an utterance is made of the turns around it, in the order of
-//! `Utterance_ID`, whose numbers have gaps. Ids are the names of the official clips: `dia0_utt3`.
+//! The context of an utterance is made of the turns around it, in the order of `Utterance_ID`, whose numbers have gaps.
+//! Ids are the names of the official clips: `dia0_utt3`. Features may come beside the tables ([`tracks`](super::tracks)),
+//! the official ones or UniMSE's, matched by id; an utterance without is stored without.
+//!
+//! UniMSE's `new_*_sent_emo-v4.csv` have the same columns and universal labels, `score_label` and `iemocap_label`. Its
+//! `*-contexts*.csv` have the context in the utterance, out of which the utterance is taken again: the context is made
+//! here. Their last row, of ids -1, only marks the end.
 
-use std::collections::{BTreeMap, HashSet};
-
-use csv::ByteRecord;
+use std::collections::BTreeMap;
 
 use crate::error::{Error, Problem};
-use crate::import::ImportOptions;
-use crate::read::context::{Turn, join};
-use crate::read::text::decode;
-use crate::read::{Dataset, Reader, Row, Source, first_bytes};
-use crate::schema::{ContextWindow, Labels, Sample, Split, Task, Vocabulary};
+use crate::import::{Findings, ImportOptions};
+use crate::read::context::{Dialogues, Turn, utterance_of};
+use crate::read::sentences::note_outside;
+use crate::read::splits::one_a_split;
+use crate::read::table::{Record, Table};
+use crate::read::tracks::{Side, Tracks};
+use crate::read::{BadFeatures, Content, Dataset, Opened, Reader, Row, labels};
+use crate::schema::{ContextWindow, Labels, Sample, Split, Task, Turns, Vocabulary};
 
-/// A file larger than this is not a MELD split, which has about one megabyte.
-const MAX_FILE: u64 = 256 << 20;
+const HINT: &str = "give the files *_sent_emo.csv of the official release";
+/// UniMSE's universal labels for MELD.
+const UNIVERSAL: [&str; 2] = ["score_label", "iemocap_label"];
 const COLUMNS: [&str; 6] = ["Utterance", "Speaker", "Emotion", "Sentiment", "Dialogue_ID", "Utterance_ID"];
-
-/// Whether a line is the header of a MELD file.
-pub(crate) fn is_header(line: &[u8]) -> bool {
-    let line = decode(line);
-    let names: HashSet<&str> = line.trim_start_matches('\u{feff}').split(',').map(clean_name).collect();
-    ["Utterance", "Dialogue_ID", "Utterance_ID"].iter().all(|name| names.contains(name))
-}
-
-fn clean_name(name: &str) -> &str {
-    name.trim().trim_matches('"').trim()
-}
 
 /// Reads one or more files, each of one split.
 pub(crate) struct MeldReader {
-    sources: Vec<(Source, Split)>,
+    tables: Vec<(Split, Table)>,
+    tracks: Tracks,
     window: ContextWindow,
-    vocabulary: Vocabulary,
+    vocabularies: [Vocabulary; 2],
+    universal: bool,
+    bad_features: BadFeatures,
+    findings: Findings,
 }
 
 impl MeldReader {
-    pub(crate) fn open(sources: &[Source], options: &ImportOptions) -> Result<Self, Error> {
-        let mut known: Vec<(Source, Split)> = Vec::new();
-        for source in sources {
-            let split = source.split.or_else(|| split_of_name(&source.name())).ok_or_else(|| Error::Format {
-                path: source.path.display().to_string(),
-                problem: "the file's name does not tell its split".to_owned(),
-                hint: format!("write train={0}, valid={0} or test={0}", source.path.display()),
-            })?;
-            if let Some((earlier, _)) = known.iter().find(|(_, known)| *known == split) {
-                return Err(Error::Format {
-                    path: source.path.display().to_string(),
-                    problem: format!("split `{split}` is in {} already", earlier.path.display()),
-                    hint: "give one file a split".to_owned(),
-                });
+    pub(crate) fn open(opened: Vec<Opened>, options: &ImportOptions) -> Result<Self, Error> {
+        let (mut tables, mut pickles, mut findings) = (Vec::new(), Vec::new(), Findings::default());
+        for file in opened {
+            match file.content {
+                Content::Table(table) => tables.push(table),
+                Content::Pickle(document) => pickles.push((file.source, document)),
+                _ => return Err(not_meld(file.path(), "it is neither a CSV file nor a pickle")),
             }
-            known.push((source.clone(), split));
         }
-        known.sort_by_key(|(_, split)| *split);
-        Ok(Self { sources: known, window: options.context, vocabulary: Vocabulary::meld() })
+        if let (true, Some((source, _))) = (tables.is_empty(), pickles.first()) {
+            return Err(not_meld(
+                source.path.display().to_string(),
+                "it has features, and no CSV file with the words is given",
+            ));
+        }
+        let tables = one_a_split(tables, |table| &table.source)?;
+        Ok(Self {
+            universal: tables.iter().any(|(_, table)| table.has(&UNIVERSAL)),
+            tables,
+            tracks: Tracks::of(pickles, &mut findings)?,
+            window: options.window(Turns::All, true),
+            vocabularies: [Vocabulary::meld(), Vocabulary::iemocap()],
+            bad_features: options.bad_features,
+            findings,
+        })
+    }
+
+    fn read_split(
+        &self,
+        split: Split,
+        table: &Table,
+        findings: &mut Findings,
+        visit: &mut dyn FnMut(Row) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let (lines, marks) = lines(table)?;
+        if marks > 0 {
+            findings.note(format!(
+                "{}: {marks} rows of ids -1, which mark the end, are no utterances",
+                table.source.name()
+            ));
+        }
+        let dialogues = Dialogues::of(lines.iter().map(Line::place).collect());
+        let mut indexes = [self.tracks.index(Side::Acoustic, split)?, self.tracks.index(Side::Visual, split)?];
+        let mut missing = [Vec::new(), Vec::new()];
+        let mut outside = Vec::new();
+        for (index, line) in lines.iter().enumerate() {
+            let place = format!("line {}, {}", line.number, line.name());
+            let mut bad_values = 0;
+            let sample = line.numbers().and_then(|(dialogue, utterance)| {
+                let id = format!("dia{dialogue}_utt{utterance}");
+                let number = dialogue.to_string();
+                let turn = dialogues.ordinal(index).map(|ordinal| (number.as_str(), ordinal));
+                let mut features = |side: Side| {
+                    let track = &mut indexes[side as usize];
+                    let found = track.features(&id, turn, side, self.bad_features, &mut bad_values)?;
+                    if found.is_none() {
+                        missing[side as usize].push(id.clone());
+                    }
+                    Ok::<_, Problem>(found)
+                };
+                let (acoustic, visual) = (features(Side::Acoustic)?, features(Side::Visual)?);
+                Ok(Sample {
+                    split,
+                    text: line.turn.text.clone(),
+                    context: Some(dialogues.context(index, self.window, |index| &lines[index].turn)),
+                    speaker: line.turn.speaker.clone(),
+                    turn: Some(utterance),
+                    labels: line.labels(&self.vocabularies, &mut outside)?,
+                    dialogue: Some(number),
+                    acoustic,
+                    visual,
+                    id,
+                })
+            });
+            visit(Row { file: table.source.name(), place, split, sample, bad_values })?;
+        }
+        for (side, missing) in Side::ALL.into_iter().zip(missing) {
+            indexes[side as usize].report(side, split, missing, findings);
+        }
+        note_outside(findings, outside);
+        Ok(())
     }
 }
 
-fn split_of_name(name: &str) -> Option<Split> {
-    let words = name.split(|c: char| !c.is_ascii_alphanumeric());
-    words.into_iter().find_map(|word| word.parse().ok())
+fn not_meld(path: String, problem: &str) -> Error {
+    Error::Format { path, problem: problem.to_owned(), hint: HINT.to_owned() }
 }
 
 impl Reader for MeldReader {
     fn dataset(&self) -> Dataset {
-        Dataset { task: Task::Emotion, vocabularies: vec![self.vocabulary.clone()], context: Some(self.window) }
+        Dataset {
+            task: Task::Emotion,
+            vocabularies: self.vocabularies[..if self.universal { 2 } else { 1 }].to_vec(),
+            context: Some(self.window),
+            splits: self.tables.iter().map(|(split, _)| *split).collect(),
+        }
     }
 
     fn for_each(&mut self, visit: &mut dyn FnMut(Row) -> Result<(), Error>) -> Result<(), Error> {
-        for (source, split) in &self.sources {
-            let table = Table::read(source)?;
-            let dialogues = Dialogues::of(&table);
-            for (index, line) in table.lines.iter().enumerate() {
-                let place = format!("line {}, {}", line.number, line.name());
-                let sample = dialogues.context(&table, index, self.window).and_then(|context| {
-                    let labels = line.labels(&self.vocabulary)?;
-                    line.sample(*split, labels, context)
-                });
-                visit(Row { file: source.name(), place, split: *split, sample, bad_values: 0 })?;
-            }
+        let mut findings = std::mem::take(&mut self.findings);
+        for (split, table) in &self.tables {
+            self.read_split(*split, table, &mut findings, visit)?;
         }
+        self.findings = findings;
         Ok(())
+    }
+
+    fn findings(&mut self) -> Findings {
+        std::mem::take(&mut self.findings)
     }
 }
 
@@ -94,6 +157,36 @@ struct Line {
     sentiment: String,
     dialogue: String,
     utterance: String,
+    /// UniMSE's labels from other datasets.
+    score: Option<String>,
+    iemocap: Option<String>,
+}
+
+/// The utterances of a table, and how many rows only mark its end.
+fn lines(table: &Table) -> Result<(Vec<Line>, usize), Error> {
+    let mut columns = [0; COLUMNS.len()];
+    for (column, name) in columns.iter_mut().zip(COLUMNS) {
+        *column = table.column(name, HINT)?;
+    }
+    let [score, iemocap] = UNIVERSAL.map(|name| table.find(name));
+    let line = |record: &Record| {
+        let field = |column: usize| record.get(columns[column]).to_owned();
+        let speaker = Some(field(1)).filter(|name| !name.is_empty());
+        let text = utterance_of(record.get(columns[0]), speaker.as_deref()).to_owned();
+        Line {
+            number: record.line,
+            turn: Turn { speaker, text },
+            emotion: field(2),
+            sentiment: field(3),
+            dialogue: field(4),
+            utterance: field(5),
+            score: record.find(score).map(str::to_owned),
+            iemocap: record.find(iemocap).map(str::to_owned),
+        }
+    };
+    let is_mark = |record: &&Record| record.get(columns[4]) == "-1";
+    let marks = table.rows.iter().filter(is_mark).count();
+    Ok((table.rows.iter().filter(|record| !is_mark(record)).map(line).collect(), marks))
 }
 
 impl Line {
@@ -101,15 +194,18 @@ impl Line {
         format!("dialogue {} utterance {}", self.dialogue, self.utterance)
     }
 
-    fn labels(&self, vocabulary: &Vocabulary) -> Result<Labels, Problem> {
-        let class = self.emotion.to_lowercase();
-        if vocabulary.index_of(&class).is_none() {
-            let classes = vocabulary.classes.join(", ");
-            return Err(Problem::new(format!("Emotion is `{}`, not one of {classes}", self.emotion)));
+    fn labels(&self, [meld, iemocap]: &[Vocabulary; 2], outside: &mut Vec<String>) -> Result<Labels, Problem> {
+        let class = labels::class("Emotion", &self.emotion, meld)?;
+        let polarity = labels::polarity("Sentiment", &self.sentiment)?;
+        let mut emotions = BTreeMap::from([(meld.name.clone(), class)]);
+        if let Some(word) = &self.iemocap {
+            match labels::class("iemocap_label", word, iemocap) {
+                Ok(class) => drop(emotions.insert(iemocap.name.clone(), class)),
+                Err(_) => outside.push(format!("{} `{word}`", self.name())),
+            }
         }
-        let polarity = self.sentiment.parse().map_err(|problem| Problem::new(format!("Sentiment: {problem}")))?;
-        let emotions = BTreeMap::from([(vocabulary.name.clone(), class)]);
-        Ok(Labels { polarity: Some(polarity), score: None, emotions })
+        let score = self.score.as_deref().map(|score| labels::parse_score("score_label", score)).transpose()?;
+        Ok(Labels { polarity: Some(polarity), score, emotions })
     }
 
     fn numbers(&self) -> Result<(u32, i32), Problem> {
@@ -120,104 +216,8 @@ impl Line {
         })
     }
 
-    fn sample(&self, split: Split, labels: Labels, context: String) -> Result<Sample, Problem> {
-        let (dialogue, utterance) = self.numbers()?;
-        Ok(Sample {
-            id: format!("dia{dialogue}_utt{utterance}"),
-            split,
-            text: self.turn.text.clone(),
-            context: Some(context),
-            speaker: self.turn.speaker.clone(),
-            dialogue: Some(dialogue.to_string()),
-            turn: Some(utterance),
-            labels,
-            acoustic: None,
-            visual: None,
-        })
-    }
-}
-
-/// All lines of a file.
-struct Table {
-    lines: Vec<Line>,
-}
-
-impl Table {
-    fn read(source: &Source) -> Result<Self, Error> {
-        let path = source.path.display().to_string();
-        let mut file = source.open()?;
-        let bytes = first_bytes(&mut file, &source.path, MAX_FILE + 1)?;
-        let format = |problem: String, hint: &str| Error::Format { path: path.clone(), problem, hint: hint.to_owned() };
-        if bytes.len() as u64 > MAX_FILE {
-            return Err(format(format!("it has more than {MAX_FILE} bytes"), "a split of MELD has about one megabyte"));
-        }
-        let mut reader = csv::ReaderBuilder::new().flexible(true).has_headers(false).from_reader(bytes.as_slice());
-        let mut record = ByteRecord::new();
-        let mut next = |record: &mut ByteRecord| {
-            reader.read_byte_record(record).map_err(|cause| format(cause.to_string(), "the file is not valid CSV"))
-        };
-        next(&mut record)?;
-        let header: Vec<String> = record.iter().map(decode).collect();
-        let header: Vec<&str> = header.iter().map(|name| clean_name(name.trim_start_matches('\u{feff}'))).collect();
-        let width = header.len();
-        let mut columns = [0; COLUMNS.len()];
-        for (column, name) in columns.iter_mut().zip(COLUMNS) {
-            *column = header.iter().position(|found| *found == name).ok_or_else(|| {
-                let problem = format!("the column `{name}` is missing; it has `{}`", header.join("`, `"));
-                format(problem, "give the files *_sent_emo.csv of the official release")
-            })?;
-        }
-        let mut lines = Vec::new();
-        while next(&mut record)? {
-            let number = record.position().map_or(0, csv::Position::line);
-            if record.len() != width {
-                let problem = format!("{} fields, the header has {width}", record.len());
-                return Err(Problem::with_hint(problem, "a field with commas or quotes must be quoted")
-                    .at(&source.name(), format!("line {number}"))
-                    .into());
-            }
-            let field = |column: usize| decode(&record[columns[column]]).trim().to_owned();
-            let speaker = Some(field(1)).filter(|name| !name.is_empty());
-            lines.push(Line {
-                number,
-                turn: Turn { speaker, text: field(0) },
-                emotion: field(2),
-                sentiment: field(3),
-                dialogue: field(4),
-                utterance: field(5),
-            });
-        }
-        Ok(Self { lines })
-    }
-}
-
-/// The lines of each dialogue in the order of speaking.
-struct Dialogues {
-    /// Line indexes by dialogue; lines without proper numbers are in none.
-    order: BTreeMap<u32, Vec<(i32, usize)>>,
-}
-
-impl Dialogues {
-    fn of(table: &Table) -> Self {
-        let mut order: BTreeMap<u32, Vec<(i32, usize)>> = BTreeMap::new();
-        for (index, line) in table.lines.iter().enumerate() {
-            if let Ok((dialogue, utterance)) = line.numbers() {
-                order.entry(dialogue).or_default().push((utterance, index));
-            }
-        }
-        for turns in order.values_mut() {
-            turns.sort_unstable();
-        }
-        Self { order }
-    }
-
-    fn context(&self, table: &Table, index: usize, window: ContextWindow) -> Result<String, Problem> {
-        let (dialogue, utterance) = table.lines[index].numbers()?;
-        let turns = self.order.get(&dialogue).map_or(&[][..], Vec::as_slice);
-        let current = turns.binary_search(&(utterance, index)).map_err(|_| Problem::new("it has no dialogue"))?;
-        let from = current.saturating_sub(window.past);
-        let to = current.saturating_add(window.future).saturating_add(1).min(turns.len());
-        let near: Vec<&Turn> = turns[from..to].iter().map(|(_, line)| &table.lines[*line].turn).collect();
-        Ok(join(&near, current - from, window))
+    fn place(&self) -> Option<(String, i64)> {
+        let (dialogue, utterance) = self.numbers().ok()?;
+        Some((dialogue.to_string(), i64::from(utterance)))
     }
 }

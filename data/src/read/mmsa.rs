@@ -6,10 +6,13 @@
 
 use crate::error::{Error, Problem};
 use crate::import::ImportOptions;
-use crate::read::features::{Raw, clean};
-use crate::read::pickle::{Column, Document, Limits, Numbers, Value};
-use crate::read::{Dataset, Reader, Row, Source};
-use crate::schema::{Features, Labels, Polarity, SCORE_RANGE, Sample, Split, Task};
+use crate::read::features::Padding;
+use crate::read::layout::find_split;
+use crate::read::modality::{Modality, named, optional};
+use crate::read::opened::Opened;
+use crate::read::pickle::{Column, Document, Value};
+use crate::read::{Dataset, Reader, Row, labels, one_pickle};
+use crate::schema::{Labels, Polarity, Sample, Split, Task};
 
 /// Reads one pickle, split after split.
 pub(crate) struct MmsaReader {
@@ -21,19 +24,9 @@ pub(crate) struct MmsaReader {
 }
 
 impl MmsaReader {
-    pub(crate) fn open(sources: &[Source], options: &ImportOptions) -> Result<Self, Error> {
-        let [source] = sources else {
-            return Err(Error::Format {
-                path: sources.iter().map(Source::name).collect::<Vec<_>>().join(", "),
-                problem: format!("{} files are given, a dataset of this format is one file", sources.len()),
-                hint: "import each file into a store of its own".to_owned(),
-            });
-        };
-        let path = source.path.display().to_string();
-        let file = source.open()?;
-        let document = Document::read(Box::new(file), Limits::default())
-            .map_err(|cause| Error::Pickle { path: path.clone(), cause })?;
-        Self::of(document, source.name(), path, options)
+    pub(crate) fn open(opened: Vec<Opened>, options: &ImportOptions) -> Result<Self, Error> {
+        let (source, document) = one_pickle(opened)?;
+        Self::of(document, source.name(), source.path.display().to_string(), options)
     }
 
     fn of(document: Document, file: String, path: String, options: &ImportOptions) -> Result<Self, Error> {
@@ -45,7 +38,7 @@ impl MmsaReader {
                 Some(_) => format!("it has none of the keys train, valid and test; it has {}", list(&root.keys())),
                 None => format!("it holds {}, not a dict of splits", root.kind()),
             };
-            let hint = "this is not the layout of MMSA; see `unimse data import --help` for the formats".to_owned();
+            let hint = "no known release has this layout; see `unimse data import --help` for the formats".to_owned();
             return Err(Error::Format { path, problem, hint });
         }
         Ok(Self { document, file, path, options: options.clone(), splits })
@@ -64,7 +57,7 @@ impl MmsaReader {
 
 impl Reader for MmsaReader {
     fn dataset(&self) -> Dataset {
-        Dataset { task: Task::Sentiment, vocabularies: Vec::new(), context: None }
+        Dataset { task: Task::Sentiment, vocabularies: Vec::new(), context: None, splits: self.splits.clone() }
     }
 
     fn for_each(&mut self, visit: &mut dyn FnMut(Row) -> Result<(), Error>) -> Result<(), Error> {
@@ -83,15 +76,6 @@ impl Reader for MmsaReader {
         }
         Ok(())
     }
-}
-
-fn find_split(root: Value<'_>, split: Split) -> Option<Value<'_>> {
-    let names: &[&str] = match split {
-        Split::Train => &["train"],
-        Split::Valid => &["valid", "dev", "val"],
-        Split::Test => &["test"],
-    };
-    names.iter().find_map(|name| root.get(name))
 }
 
 fn list(keys: &[String]) -> String {
@@ -120,11 +104,17 @@ impl<'d> Columns<'d> {
         };
         let columns = Self {
             id: required("id")?,
-            text: required("raw_text")?,
+            // Features of words are named `text` as a rule; where there are no raw words, it may be those.
+            text: match optional(table, "raw_text")? {
+                Some(text) => text,
+                None => {
+                    optional(table, "text").ok().flatten().filter(is_words).map_or_else(|| required("raw_text"), Ok)?
+                }
+            },
             scores: required("regression_labels")?,
             annotations: optional(table, "annotations")?,
-            audio: Modality::of(table, "audio", "audio_lengths")?,
-            vision: Modality::of(table, "vision", "vision_lengths")?,
+            audio: Modality::of(table, "audio", Padding::Ends)?.with_lengths(table, "audio_lengths")?,
+            vision: Modality::of(table, "vision", Padding::Ends)?.with_lengths(table, "vision_lengths")?,
             rows: 0,
         };
         let rows = columns.id.len();
@@ -134,8 +124,8 @@ impl<'d> Columns<'d> {
             ("annotations", columns.annotations.as_ref().map(Column::len)),
             ("audio", columns.audio.rows()),
             ("vision", columns.vision.rows()),
-            ("audio_lengths", columns.audio.lengths.as_ref().map(Column::len)),
-            ("vision_lengths", columns.vision.lengths.as_ref().map(Column::len)),
+            ("audio_lengths", columns.audio.length_rows()),
+            ("vision_lengths", columns.vision.length_rows()),
         ];
         for (key, length) in lengths {
             if let Some(length) = length
@@ -155,13 +145,8 @@ impl<'d> Columns<'d> {
         options: &ImportOptions,
         bad_values: &mut u64,
     ) -> Result<Sample, Problem> {
-        let mut features = |modality: &Modality<'_>| -> Result<Option<Features>, Problem> {
-            let Some(raw) = modality.raw(row)? else { return Ok(None) };
-            let (features, bad) = clean(modality.name, raw, options.bad_features)?;
-            *bad_values += bad;
-            Ok(features)
-        };
-        let (acoustic, visual) = (features(&self.audio)?, features(&self.vision)?);
+        let acoustic = self.audio.features(row, options.bad_features, bad_values)?;
+        let visual = self.vision.features(row, options.bad_features, bad_values)?;
         let (dialogue, turn) = match id.split_once("$_$") {
             Some((video, clip)) => (Some(video.to_owned()), clip.parse().ok()),
             None => (None, None),
@@ -181,11 +166,8 @@ impl<'d> Columns<'d> {
     }
 
     fn labels(&self, row: usize) -> Result<Labels, Problem> {
-        let score = self.scores.number(row).map_err(|problem| named("regression_labels", problem))? as f32;
-        if !SCORE_RANGE.contains(&score) {
-            let (low, high) = (SCORE_RANGE.start(), SCORE_RANGE.end());
-            return Err(Problem::new(format!("regression_labels is {score}, outside {low} to {high}")));
-        }
+        let score = self.scores.number(row).map_err(|problem| named("regression_labels", problem))?;
+        let score = labels::score("regression_labels", score)?;
         let polarity = match &self.annotations {
             Some(annotations) => {
                 let word = annotations.text(row).map_err(|problem| named("annotations", problem))?;
@@ -197,95 +179,8 @@ impl<'d> Columns<'d> {
     }
 }
 
-fn named(key: &str, problem: Problem) -> Problem {
-    Problem { text: format!("{key}: {}", problem.text), hint: problem.hint }
-}
-
-fn optional<'d>(table: Value<'d>, key: &str) -> Result<Option<Column<'d>>, Problem> {
-    match table.get(key) {
-        Some(value) if !value.is_none() => value.column().map(Some).map_err(|problem| named(key, problem)),
-        _ => Ok(None),
-    }
-}
-
-/// The features of one modality of a split.
-struct Modality<'d> {
-    name: &'static str,
-    frames: Frames<'d>,
-    lengths: Option<Column<'d>>,
-}
-
-enum Frames<'d> {
-    /// The file does not have this modality.
-    Absent,
-    /// One array for all rows, padded to the same number of frames.
-    Padded { numbers: Numbers<'d>, dim: usize },
-    /// One array a row, of its own number of frames.
-    Ragged(Column<'d>),
-}
-
-impl<'d> Modality<'d> {
-    fn of(table: Value<'d>, name: &'static str, lengths: &'static str) -> Result<Self, Problem> {
-        let frames = match table.get(name) {
-            None => Frames::Absent,
-            Some(value) if value.is_none() => Frames::Absent,
-            Some(value) => match value.numbers().map_err(|problem| named(name, problem))? {
-                Some(numbers) => {
-                    let dim = match numbers.shape() {
-                        [_, dim] | [_, _, dim] => *dim as usize,
-                        shape => {
-                            let problem = format!("{name} has shape {shape:?}, expected (N, T, D) or (N, D)");
-                            return Err(Problem::new(problem));
-                        }
-                    };
-                    Frames::Padded { numbers, dim }
-                }
-                None => Frames::Ragged(value.column().map_err(|problem| named(name, problem))?),
-            },
-        };
-        Ok(Self { name, frames, lengths: optional(table, lengths)? })
-    }
-
-    fn rows(&self) -> Option<usize> {
-        match &self.frames {
-            Frames::Absent => None,
-            Frames::Padded { numbers, .. } => Some(numbers.shape()[0] as usize),
-            Frames::Ragged(column) => Some(column.len()),
-        }
-    }
-
-    fn raw(&self, row: usize) -> Result<Option<Raw>, Problem> {
-        let (dim, data) = match &self.frames {
-            Frames::Absent => return Ok(None),
-            Frames::Padded { numbers, dim } => (*dim, numbers.row(row)?),
-            Frames::Ragged(column) => match column.value(row) {
-                Some(value) if !value.is_none() => self.ragged(value)?,
-                _ => return Ok(None),
-            },
-        };
-        Ok(Some(Raw { dim, data, length: self.length(row)? }))
-    }
-
-    /// Reads an array of one row: `(T, D)`, or `(D)` for one frame.
-    fn ragged(&self, value: Value<'d>) -> Result<(usize, Vec<f32>), Problem> {
-        let numbers = value.numbers()?;
-        let numbers = numbers.ok_or_else(|| {
-            Problem::new(format!("{}: expected an array of numbers a row, found {}", self.name, value.kind()))
-        })?;
-        match *numbers.shape() {
-            [dim] | [_, dim] => Ok((dim as usize, numbers.all()?)),
-            ref shape => Err(Problem::new(format!("{} has shape {shape:?}, expected (T, D) or (D)", self.name))),
-        }
-    }
-
-    fn length(&self, row: usize) -> Result<Option<usize>, Problem> {
-        let Some(lengths) = &self.lengths else { return Ok(None) };
-        let length = lengths.number(row)?;
-        if length >= 0.0 && length.fract() == 0.0 && length <= f64::from(u32::MAX) {
-            return Ok(Some(length as usize));
-        }
-        Err(Problem::new(format!("{}_lengths is {length}", self.name)))
-    }
+fn is_words(column: &Column<'_>) -> bool {
+    column.is_empty() || column.text(0).is_ok()
 }
 
 #[cfg(test)]

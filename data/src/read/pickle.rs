@@ -1,7 +1,7 @@
 //! Reads Python pickles of numpy arrays without ever executing anything.
 //!
 //! A pickle is a program for a small stack machine. This machine knows the opcodes of protocols 0 to 5 and a closed list
-//! of globals (numpy arrays, dtypes and scalars, `_codecs.encode`, `collections.OrderedDict`, empty `bytes`); any other
+//! of globals (numpy arrays, dtypes and scalars, `_codecs.encode`, `collections.OrderedDict` and `defaultdict`, sets, empty `bytes`); any other
 //! global is an error that names it. Values live in one flat arena and refer to each other by number: nothing recurses
 //! over them, neither reading nor dropping, shared values cost nothing, and cycles are harmless. Large byte strings stay
 //! in the file and are read a row at a time, so a file of many gigabytes needs little memory.
@@ -14,6 +14,7 @@ mod fault;
 mod input;
 mod literal;
 mod machine;
+mod npy;
 mod numpy;
 mod source;
 mod value;
@@ -23,6 +24,7 @@ pub use dtype::{Dtype, Kind};
 pub use fault::{PickleError, PickleFault};
 pub use machine::Limits;
 pub use source::ReadAt;
+pub(crate) use value::Cells;
 pub use value::{Column, Document, Value};
 
 #[cfg(test)]

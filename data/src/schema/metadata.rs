@@ -1,22 +1,77 @@
 //! What a store says about itself.
 
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Split, Task, Vocabulary};
 
-/// The number of turns around an utterance that its context holds.
+/// Which turns around an utterance are its context.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContextWindow {
     /// Turns before it.
     pub past: usize,
     /// Turns after it; 0 makes a causal system.
     pub future: usize,
+    /// Whose turns count.
+    // Left out where it is the default, so that the hash of older stores still agrees.
+    #[serde(default, skip_serializing_if = "Turns::is_all")]
+    pub turns: Turns,
+    /// Whether each turn is preceded by its speaker's name.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub names: bool,
+}
+
+impl ContextWindow {
+    /// A window over the turns of all speakers, with their names.
+    pub fn new(past: usize, future: usize) -> Self {
+        Self { past, future, turns: Turns::All, names: true }
+    }
 }
 
 impl Default for ContextWindow {
     /// Two turns on either side, as `UniMSE` was published.
     fn default() -> Self {
-        Self { past: 2, future: 2 }
+        Self::new(2, 2)
+    }
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over references")]
+fn is_yes(value: &bool) -> bool {
+    *value
+}
+
+/// Whose turns are the context of an utterance.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Turns {
+    /// Those of everybody in the dialogue, as `UniMSE` has it for MELD.
+    #[default]
+    All,
+    /// Those of the one who speaks, as `UniMSE` has it for IEMOCAP.
+    Same,
+}
+
+impl Turns {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over references")]
+    fn is_all(&self) -> bool {
+        *self == Self::All
+    }
+}
+
+impl FromStr for Turns {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "all" => Ok(Self::All),
+            "same" => Ok(Self::Same),
+            _ => Err(format!("unknown choice of turns `{text}`, expected all or same")),
+        }
     }
 }
 

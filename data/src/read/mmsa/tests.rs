@@ -3,6 +3,8 @@ use std::path::PathBuf;
 use proptest::prelude::*;
 
 use super::*;
+use crate::read::pickle::Limits;
+use crate::schema::Features;
 
 fn fixture(name: &str) -> Vec<u8> {
     std::fs::read(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)).unwrap()

@@ -17,7 +17,11 @@ pub(super) enum Global {
     FromBuffer,
     CodecsEncode,
     OrderedDict,
+    DefaultDict,
+    Set,
     Bytes,
+    /// A type that only says what a `defaultdict` makes; nothing is ever made of it.
+    Factory,
 }
 
 impl Global {
@@ -30,6 +34,10 @@ impl Global {
             ("numpy.core.numeric" | "numpy._core.numeric", "_frombuffer") => Some(Self::FromBuffer),
             ("_codecs", "encode") => Some(Self::CodecsEncode),
             ("collections", "OrderedDict") => Some(Self::OrderedDict),
+            ("collections", "defaultdict") => Some(Self::DefaultDict),
+            // Protocols 0 to 3 write sets so.
+            ("__builtin__" | "builtins", "set" | "frozenset") => Some(Self::Set),
+            ("__builtin__" | "builtins", "list" | "dict" | "int" | "float" | "str") => Some(Self::Factory),
             // Python 3 writes empty bytes so in protocols 0 to 2.
             ("__builtin__" | "builtins", "bytes") => Some(Self::Bytes),
             _ => None,
@@ -58,8 +66,18 @@ impl Machine<'_> {
                 self.array_of_buffer(*bytes, *dtype, *shape, *order, Some(*axes))?
             }
             (Global::CodecsEncode, [text, codec]) => self.encode_latin1(*text, *codec)?,
-            (Global::OrderedDict, []) => Node::Dict(Vec::new()),
+            (Global::OrderedDict | Global::DefaultDict, []) | (Global::DefaultDict, [_]) => Node::Dict(Vec::new()),
             (Global::OrderedDict, [pairs]) => self.dict_of(*pairs)?,
+            (Global::Set, []) => Node::Set(Vec::new()),
+            (Global::Set, [items]) => match self.node(*items) {
+                Node::List(items) | Node::Tuple(items) => {
+                    let items = items.clone();
+                    // Each call copies the list, which a small file may ask for many times.
+                    self.hold(items.len() as u64 * 4)?;
+                    Node::Set(items)
+                }
+                other => return Err(unexpected("a list", other)),
+            },
             (Global::Bytes, []) => Node::Bytes(Blob::Inline(Box::default())),
             _ => {
                 let expected = "a known function with its arguments";
@@ -71,6 +89,7 @@ impl Machine<'_> {
         };
         let contents: Vec<Id> = match &made {
             Node::Dict(pairs) => pairs.iter().flat_map(|(key, value)| [*key, *value]).collect(),
+            Node::Set(items) => items.clone(),
             _ => Vec::new(),
         };
         let id = self.allocate(made)?;

@@ -94,6 +94,11 @@ impl Document {
         Ok(Self { source, nodes, root, text_limit: limits.text })
     }
 
+    /// A document of one value.
+    pub(super) fn of_node(source: Box<dyn ReadAt>, node: Node, text_limit: u64) -> Self {
+        Self { source, nodes: vec![node], root: Id(0), text_limit }
+    }
+
     /// The value that was pickled.
     pub fn root(&self) -> Value<'_> {
         Value { document: self, id: self.root }
@@ -217,6 +222,59 @@ impl<'d> Value<'d> {
         Ok(Column { owner: self, rows, length })
     }
 
+    /// The values of a list, a tuple, a set or an array of objects; `None` if it is none of them.
+    pub(crate) fn items(self) -> Option<impl ExactSizeIterator<Item = Value<'d>>> {
+        let items = match self.node() {
+            Node::List(items) | Node::Tuple(items) | Node::Set(items) => items,
+            Node::Array(array) => match &array.data {
+                ArrayData::Objects(list) => match self.at(*list).node() {
+                    Node::List(items) => items,
+                    _ => return None,
+                },
+                ArrayData::Bytes(_) => return None,
+            },
+            _ => return None,
+        };
+        Some(items.iter().map(move |id| self.at(*id)))
+    }
+
+    /// The item of a list or a tuple.
+    pub(crate) fn item(self, index: usize) -> Option<Value<'d>> {
+        self.items()?.nth(index)
+    }
+
+    /// A text, or a number as one: the keys of dicts and parts of ids are either.
+    pub(crate) fn label(self) -> Result<String, Problem> {
+        match self.node() {
+            Node::Int(value) => Ok(value.to_string()),
+            Node::Float(value) => Ok(value.to_string()),
+            _ => self.text(),
+        }
+    }
+
+    /// Sees a list or an array as one value a row, each row of so many cells.
+    pub(crate) fn cells(self) -> Result<Cells<'d>, Problem> {
+        match self.node() {
+            Node::Array(array) => {
+                let width = array.row_items();
+                let content = match &array.data {
+                    ArrayData::Bytes(_) => Grid::Elements(array.elements(self.document.source.as_ref())?),
+                    ArrayData::Objects(list) => match self.at(*list).node() {
+                        Node::List(items) => Grid::Values(items),
+                        other => {
+                            return Err(Problem::new(format!("expected a list of objects, found {}", other.kind())));
+                        }
+                    },
+                };
+                Ok(Cells { owner: self, content, rows: array.rows(), width })
+            }
+            Node::List(items) | Node::Tuple(items) => {
+                Ok(Cells { owner: self, content: Grid::Rows(items), rows: items.len(), width: 1 })
+            }
+            other => Err(Problem::new(format!("expected a list or an array, found {}", other.kind()))),
+        }
+    }
+
     /// Sees an array of numbers; `None` if it is anything else.
     pub(crate) fn numbers(self) -> Result<Option<Numbers<'d>>, Problem> {
         match self.node() {
@@ -224,6 +282,64 @@ impl<'d> Value<'d> {
                 Ok(Numbers::new(array.elements(self.document.source.as_ref())?))
             }
             _ => Ok(None),
+        }
+    }
+}
+
+/// A list or an array as some cells a row, such as ids of shape `(N, 3)`.
+pub(crate) struct Cells<'d> {
+    owner: Value<'d>,
+    content: Grid<'d>,
+    rows: usize,
+    width: usize,
+}
+
+enum Grid<'d> {
+    /// All cells, row by row.
+    Values(&'d [Id]),
+    Elements(Elements<'d>),
+    /// One value a row, which may have cells of its own.
+    Rows(&'d [Id]),
+}
+
+impl Cells<'_> {
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// The cells of a row as texts; numbers are written out.
+    pub(crate) fn row(&self, row: usize) -> Result<Vec<String>, Problem> {
+        let missing = || missing(row);
+        match &self.content {
+            Grid::Elements(elements) => {
+                if row >= self.rows {
+                    return Err(missing());
+                }
+                let bytes = elements.row(row)?;
+                let dtype = elements.dtype();
+                let size = (dtype.item_size() as usize).max(1);
+                let cell = |cell: &[u8]| dtype.text(cell).or_else(|| Some(dtype.number(cell)?.to_string()));
+                let cells = bytes.chunks_exact(size).map(cell).collect::<Option<_>>();
+                cells.ok_or_else(|| Problem::new(format!("expected texts, found {:?}", dtype.kind)))
+            }
+            Grid::Values(items) => {
+                let cells = items.get(row * self.width..(row + 1) * self.width).ok_or_else(missing)?;
+                cells.iter().map(|id| self.owner.at(*id).label()).collect()
+            }
+            Grid::Rows(items) => {
+                let value = self.owner.at(*items.get(row).ok_or_else(missing)?);
+                if let Some(cells) = value.items() {
+                    return cells.map(Value::label).collect();
+                }
+                match value.node() {
+                    // A row that is an array of its own: its elements are the cells.
+                    Node::Array(_) => {
+                        let cells = value.cells()?;
+                        (0..cells.rows()).map(|cell| Ok(cells.row(cell)?.concat())).collect()
+                    }
+                    _ => Ok(vec![value.label()?]),
+                }
+            }
         }
     }
 }

@@ -1,0 +1,188 @@
+//! One computational sequence in its HDF5 file.
+//!
+//! The crate `hdf5-reader` decodes HDF5: it is pure Rust, checks every bound, resolves no external links unless asked to,
+//! and reads the features of one video at a time.
+
+use std::collections::BTreeMap;
+
+use hdf5_reader::group::Group;
+use hdf5_reader::{Datatype, Hdf5File, OpenOptions};
+
+use crate::error::{Error, Problem};
+use crate::read::Source;
+use crate::read::tracks::Side;
+
+/// The most bytes of one array: an hour of 1000 features at 100 Hz.
+const MAX_ARRAY: usize = 2 << 30;
+
+/// What a sequence has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Role {
+    Words,
+    Labels,
+    Acoustic,
+    Visual,
+    /// Vectors of words.
+    Vectors,
+}
+
+/// A sequence whose data are still in the file.
+pub(super) struct Sequence {
+    pub(super) file: String,
+    pub(super) role: Role,
+    data: Group,
+    /// The keys of each video: the video itself, or `video[0]`, `video[1]`, ... after alignment.
+    keys: BTreeMap<String, Vec<String>>,
+}
+
+/// The entries of one key, in the order of time.
+pub(super) struct Entries<T> {
+    /// Start and end of each entry in seconds.
+    pub(super) intervals: Vec<[f64; 2]>,
+    pub(super) values: Vec<T>,
+}
+
+impl Sequence {
+    pub(super) fn open(source: &Source) -> Result<Self, Error> {
+        source.open()?;
+        let format = |problem: String, hint: &str| Error::Format {
+            path: source.path.display().to_string(),
+            problem,
+            hint: hint.to_owned(),
+        };
+        let damaged = |cause: hdf5_reader::error::Error| {
+            format(format!("cannot read HDF5: {cause}"), "it may have been cut short; download it again")
+        };
+        let options = OpenOptions::default().with_max_read_bytes(MAX_ARRAY).with_chunk_cache_bytes(4 << 20);
+        let root =
+            Hdf5File::open_with_options(&source.path, options).and_then(|file| file.root_group()).map_err(damaged)?;
+        let (names, _) = root.member_names().map_err(damaged)?;
+        let [name] = &names[..] else {
+            return Err(format(
+                format!("it has {} root groups, a computational sequence has one", names.len()),
+                "give .csd files of the CMU-MultimodalSDK",
+            ));
+        };
+        let data = root.group(name).and_then(|sequence| sequence.group("data")).map_err(damaged)?;
+        let (members, _) = data.member_names().map_err(damaged)?;
+        let mut keys: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for key in members {
+            keys.entry(video_of(&key).to_owned()).or_default().push(key);
+        }
+        for keys in keys.values_mut() {
+            keys.sort_by_key(|key| number_of(key));
+        }
+        let first = keys.values().flatten().next();
+        let first = first.ok_or_else(|| format("it has no data".to_owned(), "download it again"))?;
+        let is_text = data.group(first).and_then(|entry| entry.dataset("features")).map_err(damaged)?;
+        let is_text = matches!(is_text.dtype(), Datatype::String { .. } | Datatype::VarLen { .. });
+        let role = role_of(name, is_text).or_else(|| role_of(&source.name(), is_text)).ok_or_else(|| {
+            let problem =
+                format!("the sequence `{name}` is neither words nor labels, and its name is of no known modality");
+            format(problem, "put `acoustic` or `visual` into the file's name")
+        })?;
+        Ok(Self { file: source.name(), role, data, keys })
+    }
+
+    /// The keys of a video, in order.
+    pub(super) fn keys_of(&self, video: &str) -> &[String] {
+        self.keys.get(video).map_or(&[], Vec::as_slice)
+    }
+
+    pub(super) fn videos(&self) -> Vec<String> {
+        self.keys.keys().cloned().collect()
+    }
+
+    fn has(&self, key: &str) -> bool {
+        self.keys_of(video_of(key)).iter().any(|known| known == key)
+    }
+
+    /// The words of a key; of a key that is not there, none.
+    pub(super) fn words(&self, key: &str) -> Result<Entries<String>, Problem> {
+        if !self.has(key) {
+            return Ok(Entries { intervals: Vec::new(), values: Vec::new() });
+        }
+        let values = self.read(key, |entry| entry.dataset("features")?.read_strings())?;
+        self.entries(key, values)
+    }
+
+    /// The vectors of a key and their length; of a key that is not there, none.
+    pub(super) fn vectors(&self, key: &str) -> Result<Entries<Vec<f32>>, Problem> {
+        if !self.has(key) {
+            return Ok(Entries { intervals: Vec::new(), values: Vec::new() });
+        }
+        let (dim, values) = self.numbers(key, "features")?;
+        self.entries(
+            key,
+            values.chunks_exact(dim.max(1)).map(|row| row.iter().map(|value| *value as f32).collect()).collect(),
+        )
+    }
+
+    fn entries<T>(&self, key: &str, values: Vec<T>) -> Result<Entries<T>, Problem> {
+        let (width, numbers) = self.numbers(key, "intervals")?;
+        let intervals = numbers.as_chunks::<2>().0.to_vec();
+        if width != 2 || intervals.len() != values.len() {
+            let problem =
+                format!("{}: `{key}` has {} features and {} intervals", self.file, values.len(), intervals.len());
+            return Err(Problem::new(problem));
+        }
+        Ok(Entries { intervals, values })
+    }
+
+    /// The numbers of a dataset and the length of its rows.
+    fn numbers(&self, key: &str, name: &str) -> Result<(usize, Vec<f64>), Problem> {
+        let (dtype, width, bytes) = self.read(key, |entry| {
+            let dataset = entry.dataset(name)?;
+            let width = dataset.shape().iter().skip(1).product::<u64>() as usize;
+            Ok((dataset.dtype().clone(), width, dataset.read_native_bytes()?))
+        })?;
+        let values = match dtype {
+            Datatype::FloatingPoint { size: 4, .. } => decode(&bytes, |value| f64::from(f32::from_ne_bytes(value))),
+            Datatype::FloatingPoint { size: 8, .. } => decode(&bytes, f64::from_ne_bytes),
+            Datatype::FixedPoint { size: 4, signed: true, .. } => {
+                decode(&bytes, |value| f64::from(i32::from_ne_bytes(value)))
+            }
+            Datatype::FixedPoint { size: 8, signed: true, .. } => {
+                decode(&bytes, |value| i64::from_ne_bytes(value) as f64)
+            }
+            other => return Err(Problem::new(format!("{}: `{key}/{name}` is of type {other:?}", self.file))),
+        };
+        Ok((width, values))
+    }
+
+    fn read<T>(&self, key: &str, read: impl Fn(&Group) -> hdf5_reader::error::Result<T>) -> Result<T, Problem> {
+        let found = self.data.group(key).and_then(|entry| read(&entry));
+        found.map_err(|cause| Problem::with_hint(format!("{}: `{key}`: {cause}", self.file), "download the file again"))
+    }
+}
+
+fn decode<const N: usize>(bytes: &[u8], number: impl Fn([u8; N]) -> f64) -> Vec<f64> {
+    bytes.as_chunks::<N>().0.iter().map(|value| number(*value)).collect()
+}
+
+fn role_of(name: &str, is_text: bool) -> Option<Role> {
+    let lower = name.to_ascii_lowercase();
+    if is_text {
+        return Some(Role::Words);
+    }
+    if lower.contains("label") || lower.contains("opinion") {
+        return Some(Role::Labels);
+    }
+    if lower.contains("vectors") || lower.contains("glove") {
+        return Some(Role::Vectors);
+    }
+    Side::of_name(name).map(|side| match side {
+        Side::Acoustic => Role::Acoustic,
+        Side::Visual => Role::Visual,
+    })
+}
+
+/// The video of a key that may have a number in brackets.
+pub(super) fn video_of(key: &str) -> &str {
+    key.strip_suffix(']').and_then(|key| key.rsplit_once('[')).map_or(key, |(video, _)| video)
+}
+
+fn number_of(key: &str) -> u32 {
+    let number = key.strip_suffix(']').and_then(|key| key.rsplit_once('[')).map(|(_, number)| number.parse());
+    number.and_then(Result::ok).unwrap_or(0)
+}
