@@ -3,7 +3,7 @@
 //! The crate `hdf5-reader` decodes HDF5: it is pure Rust, checks every bound, resolves no external links unless asked to,
 //! and reads the features of one video at a time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use hdf5_reader::group::Group;
 use hdf5_reader::{Datatype, Hdf5File, OpenOptions};
@@ -12,6 +12,7 @@ use crate::error::{Error, Problem};
 use crate::read::Source;
 use crate::read::tracks::Side;
 
+const CUT_SHORT: &str = "it may have been cut short; download it again";
 /// The most bytes of one array: an hour of 1000 features at 100 Hz.
 const MAX_ARRAY: usize = 2 << 30;
 
@@ -30,7 +31,8 @@ pub(super) enum Role {
 pub(super) struct Sequence {
     pub(super) file: String,
     pub(super) role: Role,
-    data: Group,
+    /// Each key's group, found once: looking a name up reads the whole list of names.
+    entries: HashMap<String, Group>,
     /// The keys of each video: the video itself, or `video[0]`, `video[1]`, ... after alignment.
     keys: BTreeMap<String, Vec<String>>,
 }
@@ -50,12 +52,15 @@ impl Sequence {
             problem,
             hint: hint.to_owned(),
         };
-        let damaged = |cause: hdf5_reader::error::Error| {
-            format(format!("cannot read HDF5: {cause}"), "it may have been cut short; download it again")
-        };
+        let damaged = |cause: hdf5_reader::error::Error| format(format!("cannot read HDF5: {cause}"), CUT_SHORT);
         let options = OpenOptions::default().with_max_read_bytes(MAX_ARRAY).with_chunk_cache_bytes(4 << 20);
-        let root =
-            Hdf5File::open_with_options(&source.path, options).and_then(|file| file.root_group()).map_err(damaged)?;
+        let file = Hdf5File::open_with_options(&source.path, options).map_err(damaged)?;
+        let (told, length) = (file.superblock().eof_address, file.storage().len());
+        if told > length {
+            // What was cut off may be needed or not; a file that is not whole is not trusted.
+            return Err(format(format!("it has {length} bytes, its start tells of {told}"), CUT_SHORT));
+        }
+        let root = file.root_group().map_err(damaged)?;
         let (names, _) = root.member_names().map_err(damaged)?;
         let [name] = &names[..] else {
             return Err(format(
@@ -64,24 +69,26 @@ impl Sequence {
             ));
         };
         let data = root.group(name).and_then(|sequence| sequence.group("data")).map_err(damaged)?;
-        let (members, _) = data.member_names().map_err(damaged)?;
         let mut keys: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for key in members {
-            keys.entry(video_of(&key).to_owned()).or_default().push(key);
+        let mut entries = HashMap::new();
+        for entry in data.groups().map_err(damaged)? {
+            let key = entry.name().to_owned();
+            keys.entry(video_of(&key).to_owned()).or_default().push(key.clone());
+            entries.insert(key, entry);
         }
         for keys in keys.values_mut() {
             keys.sort_by_key(|key| number_of(key));
         }
-        let first = keys.values().flatten().next();
+        let first = keys.values().flatten().find_map(|key| entries.get(key));
         let first = first.ok_or_else(|| format("it has no data".to_owned(), "download it again"))?;
-        let is_text = data.group(first).and_then(|entry| entry.dataset("features")).map_err(damaged)?;
+        let is_text = first.dataset("features").map_err(damaged)?;
         let is_text = matches!(is_text.dtype(), Datatype::String { .. } | Datatype::VarLen { .. });
         let role = role_of(name, is_text).or_else(|| role_of(&source.name(), is_text)).ok_or_else(|| {
             let problem =
                 format!("the sequence `{name}` is neither words nor labels, and its name is of no known modality");
             format(problem, "put `acoustic` or `visual` into the file's name")
         })?;
-        Ok(Self { file: source.name(), role, data, keys })
+        Ok(Self { file: source.name(), role, entries, keys })
     }
 
     /// The keys of a video, in order.
@@ -94,7 +101,7 @@ impl Sequence {
     }
 
     fn has(&self, key: &str) -> bool {
-        self.keys_of(video_of(key)).iter().any(|known| known == key)
+        self.entries.contains_key(key)
     }
 
     /// The words of a key; of a key that is not there, none.
@@ -151,8 +158,9 @@ impl Sequence {
     }
 
     fn read<T>(&self, key: &str, read: impl Fn(&Group) -> hdf5_reader::error::Result<T>) -> Result<T, Problem> {
-        let found = self.data.group(key).and_then(|entry| read(&entry));
-        found.map_err(|cause| Problem::with_hint(format!("{}: `{key}`: {cause}", self.file), "download the file again"))
+        let entry = self.entries.get(key).ok_or_else(|| Problem::new(format!("{}: there is no `{key}`", self.file)))?;
+        read(entry)
+            .map_err(|cause| Problem::with_hint(format!("{}: `{key}`: {cause}", self.file), "download the file again"))
     }
 }
 
