@@ -241,11 +241,12 @@ fn formats_are_told_apart_by_content() {
     assert_eq!(detect(&[Source::new(fixture("mmsa_p2.pkl"))]).unwrap(), Format::Mmsa);
     assert_eq!(detect(&[Source::new(fixture("arrays_p0.pkl"))]).unwrap(), Format::Mmsa);
     assert_eq!(found(meld_file(DIALOGUE).as_bytes()).unwrap(), Format::Meld);
+    assert_eq!(found(b"\x89HDF\r\n\x1a\n").unwrap(), Format::Csd);
+    assert_eq!(found(b"id,text,score\na,b,1\n").unwrap(), Format::Plain);
     for (content, expected) in [
         (&b""[..], "the file is empty"),
         (b"ARROW1\0\0", "it is an Arrow file already"),
-        (b"\x89HDF\r\n", "HDF5 files (.csd) are not supported"),
-        (b"PK\x03\x04", "zip files and .npz are not supported"),
+        (b"PK\x03\x04", "zip files, .npz and torch.save files are not supported"),
         (b"id,label\n1,2\n", "the format is not known"),
     ] {
         let error = found(content).unwrap_err().to_string();
@@ -263,8 +264,8 @@ fn a_pickle_of_another_layout_says_what_it_has() {
     assert!(error.contains("it has none of the keys train, valid and test; it has `nested`, `f2`"), "{error}");
     let list = run.run(&[run.file("list.pkl", b"\x80\x04].")]).unwrap_err().to_string();
     assert!(list.contains("it holds a list, not a dict of splits"), "{list}");
-    // {'train': {'id': ['a'], 'text': ['b']}}
-    let keys = b"\x80\x04}\x8c\x05train}(\x8c\x02id]\x8c\x01aa\x8c\x04text]\x8c\x01baus.";
+    // {'train': {'id': ['a'], 'text': [0]}}
+    let keys = b"\x80\x04}\x8c\x05train}(\x8c\x02id]\x8c\x01aa\x8c\x04text]K\x00aus.";
     let error = run.run(&[run.file("keys.pkl", keys)]).unwrap_err().to_string();
     assert!(error.contains("split `train`: the key `raw_text` is missing; it has `id`, `text`"), "{error}");
     let evil = run.run(&[run.file("evil.pkl", b"\x80\x04\x8c\x05posix\x8c\x06system\x93\x8c\x02id\x85R.")]);
