@@ -86,8 +86,8 @@ impl Api for People {
         jobs::checkpoints(&self.0, job).await
     }
 
-    async fn remove_checkpoint(&self, job: &str, step: Step) -> Result<(), Error> {
-        jobs::remove_checkpoint(&self.0, job, step).await
+    async fn remove_checkpoint(&self, job: &str, step: Step, force: bool) -> Result<(), Error> {
+        jobs::remove_checkpoint(&self.0, job, step, force).await
     }
 
     async fn sweep_run(&self, key: Option<String>, spec: SweepSpec) -> Result<(SweepId, bool), Error> {

@@ -11,6 +11,7 @@ mod agent;
 mod checkpoints;
 mod client;
 mod deadlines;
+mod departure;
 mod effect;
 mod event;
 mod explain;
@@ -137,7 +138,7 @@ impl Machine {
             Event::Pause { job } => self.pause(turn, job, "paused by request"),
             Event::Resume { job, from, spec } => self.resume(turn, job, from.as_ref(), spec),
             Event::Retry { job } => self.retry(turn, job),
-            Event::RemoveCheckpoint { job, step } => self.remove_checkpoint(turn, job, step),
+            Event::RemoveCheckpoint { job, step, force } => self.remove_checkpoint(turn, job, step, force),
             Event::CheckpointDeleted { job, manifest } => Ok(self.checkpoint_deleted(turn, job, &manifest)),
             Event::Drain { worker } => self.drain(turn, worker, true),
             Event::Undrain { worker } => self.drain(turn, worker, false),
@@ -147,6 +148,8 @@ impl Machine {
             Event::SweepStop { sweep } => self.sweep_stop(turn, sweep),
             Event::Register { info, trainers } => self.register(turn, info, &trainers),
             Event::Report { worker, seq, report } => self.report(turn, worker, seq, report),
+            Event::WorkerLeaves { worker } => Ok(self.worker_leaves(turn, worker)),
+            Event::WorkerLeft { worker } => Ok(self.worker_left(turn, worker)),
             Event::WorkerLost { worker, reason } => Ok(self.worker_lost(turn, worker, &reason)),
             Event::Wake => Ok(self.wake(turn)),
         }

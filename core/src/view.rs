@@ -12,6 +12,7 @@ use crate::job::{HistoryEntry, Job, Phase};
 use crate::machine::{Machine, SweepRecord};
 use crate::spec::TrainLength;
 use crate::time::Timestamp;
+use crate::worker::WorkerState;
 
 /// The newest that a running job has said of itself; not durable.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -119,13 +120,20 @@ pub struct NodeView {
     pub node: String,
     pub host: String,
     pub version: String,
-    /// `alive`, `drained` or `lost`.
+    /// `alive`, `drained`, `leaving`, `left` or `lost`.
     pub state: String,
     pub reason: String,
     /// What each slot is, and the job on it.
     pub slots: Vec<SlotView>,
     pub joined: Timestamp,
     pub heard: Option<Timestamp>,
+}
+
+impl NodeView {
+    /// Whether it will never be heard of again.
+    pub fn is_gone(&self) -> bool {
+        matches!(self.state.as_str(), "left" | "lost")
+    }
 }
 
 /// One slot of a worker.
@@ -267,7 +275,7 @@ impl Machine {
         job.checkpoints.iter().map(view).collect()
     }
 
-    /// Views all workers, the lost ones last.
+    /// Views all workers, those that are gone last.
     pub fn node_views(&self) -> Vec<NodeView> {
         let mut seated: BTreeMap<(WorkerId, u32), (JobId, Rank)> = BTreeMap::new();
         for job in self.state().jobs.values() {
@@ -281,9 +289,11 @@ impl Machine {
             .values()
             .map(|worker| {
                 let (state, reason) = match &worker.state {
-                    crate::worker::WorkerState::Lost { reason, .. } => ("lost", reason.clone()),
-                    crate::worker::WorkerState::Alive if worker.drained => ("drained", String::new()),
-                    crate::worker::WorkerState::Alive => ("alive", String::new()),
+                    WorkerState::Lost { reason, .. } => ("lost", reason.clone()),
+                    WorkerState::Left { .. } => ("left", String::new()),
+                    WorkerState::Leaving => ("leaving", String::new()),
+                    WorkerState::Alive if worker.drained => ("drained", String::new()),
+                    WorkerState::Alive => ("alive", String::new()),
                 };
                 let slots = (0..).zip(&worker.info.slots).map(|(slot, what)| {
                     let on = seated.get(&(worker.id, slot));
@@ -302,7 +312,7 @@ impl Machine {
                 }
             })
             .collect();
-        views.sort_by_key(|view| (view.state == "lost", view.worker));
+        views.sort_by_key(|view| (view.is_gone(), view.worker));
         views
     }
 

@@ -46,7 +46,11 @@ pub struct WorkerInfo {
 pub enum WorkerState {
     /// Renews its lease.
     Alive,
-    /// Its lease ran out, or another incarnation took its name; it can never come back under this id.
+    /// It was asked to end: its ranks save and stop, and it gets no others.
+    Leaving,
+    /// It has ended in order.
+    Left { at: Timestamp },
+    /// Its lease ran out, or another incarnation took its name.
     Lost { at: Timestamp, reason: String },
 }
 
@@ -64,7 +68,22 @@ pub struct Worker {
 }
 
 impl Worker {
+    /// Whether it has, or may have, trainers.
     pub fn alive(&self) -> bool {
-        self.state == WorkerState::Alive
+        self.gone().is_none()
+    }
+
+    /// Whether ranks may be put on its slots.
+    pub fn takes_ranks(&self) -> bool {
+        self.state == WorkerState::Alive && !self.drained
+    }
+
+    /// Why it can never come back under this id, if it cannot.
+    pub fn gone(&self) -> Option<&str> {
+        match &self.state {
+            WorkerState::Alive | WorkerState::Leaving => None,
+            WorkerState::Left { .. } => Some("it left"),
+            WorkerState::Lost { reason, .. } => Some(reason),
+        }
     }
 }

@@ -6,6 +6,7 @@ mod cluster;
 
 use cluster::{Cluster, Faults};
 use unimse_core::job::Phase;
+use unimse_core::worker::WorkerState;
 
 const SEEDS: u64 = 150;
 
@@ -63,6 +64,23 @@ fn a_coordinator_that_restarts_all_the_time_restarts_no_trainer() {
 }
 
 #[test]
+fn workers_that_leave_in_order_cost_no_budget_and_nobody_waits_for_their_lease() {
+    let mut left = 0;
+    for seed in 0..40 {
+        let cluster = storm(seed, Faults { agent_stop: 15, ..Faults::none() });
+        for job in cluster.machine.state().jobs.values() {
+            assert!(matches!(job.phase, Phase::Completed { .. }), "seed {seed}: {:#?}", job.history);
+            assert_eq!(job.restarts, 0, "seed {seed}: {:#?}", job.history);
+        }
+        for worker in cluster.machine.state().workers.values() {
+            assert!(!matches!(worker.state, WorkerState::Lost { .. }), "seed {seed}: {worker:?}");
+            left += u32::from(matches!(worker.state, WorkerState::Left { .. }));
+        }
+    }
+    assert!(left > 400, "only {left} workers left");
+}
+
+#[test]
 fn the_same_seed_gives_the_same_story() {
     let story = |seed| serde_json::to_string(storm(seed, Faults::all()).machine.state()).expect("plain data");
     assert_eq!(story(7), story(7));
@@ -82,8 +100,14 @@ fn a_sweep_ends_with_the_same_best_in_any_storm() {
     };
     let calm = outcome(0, Faults::none());
     for seed in 1..40 {
-        let faults =
-            Faults { coordinator_restart: 20, lost_order: 10, trainer_crash: 10, agent_crash: 2, ..Faults::none() };
+        let faults = Faults {
+            coordinator_restart: 20,
+            lost_order: 10,
+            trainer_crash: 10,
+            agent_crash: 2,
+            agent_stop: 2,
+            ..Faults::none()
+        };
         assert_eq!(outcome(seed, faults), calm, "seed {seed}");
     }
 }

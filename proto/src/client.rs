@@ -216,8 +216,9 @@ impl Client {
         Ok(all(self.answer(self.inner.clone().list_checkpoints(request).await)?.checkpoints)?)
     }
 
-    pub async fn remove_checkpoint(&self, job: &str, step: Step) -> Result<(), Error> {
-        let request = wire::RemoveCheckpointRequest { job: job.to_owned(), step: step.0 };
+    /// Removes a checkpoint that nothing needs; the newest and the best of a job only with `force`.
+    pub async fn remove_checkpoint(&self, job: &str, step: Step, force: bool) -> Result<(), Error> {
+        let request = wire::RemoveCheckpointRequest { job: job.to_owned(), step: step.0, force };
         self.answer(self.inner.clone().remove_checkpoint(request).await)?;
         Ok(())
     }

@@ -73,7 +73,7 @@ pub trait Api: Send + Sync + 'static {
     fn metrics(&self, job: &str, query: MetricQuery) -> impl Future<Output = Result<Vec<MetricPoint>, Error>> + Send;
     fn digests(&self, job: &str) -> impl Future<Output = Result<Vec<(Step, String)>, Error>> + Send;
     fn checkpoints(&self, job: &str) -> impl Future<Output = Result<Vec<CheckpointView>, Error>> + Send;
-    fn remove_checkpoint(&self, job: &str, step: Step) -> impl Future<Output = Result<(), Error>> + Send;
+    fn remove_checkpoint(&self, job: &str, step: Step, force: bool) -> impl Future<Output = Result<(), Error>> + Send;
     fn sweep_run(
         &self,
         key: Option<String>,
@@ -251,8 +251,8 @@ impl<A: Api> CoordinatorService for People<A> {
         &self,
         request: Request<wire::RemoveCheckpointRequest>,
     ) -> Answer<wire::RemoveCheckpointResponse> {
-        let wire::RemoveCheckpointRequest { job, step } = request.into_inner();
-        self.0.remove_checkpoint(&job, Step(step)).await?;
+        let wire::RemoveCheckpointRequest { job, step, force } = request.into_inner();
+        self.0.remove_checkpoint(&job, Step(step), force).await?;
         Ok(Response::new(wire::RemoveCheckpointResponse {}))
     }
 

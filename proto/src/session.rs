@@ -54,6 +54,10 @@ pub enum FromAgent {
 pub enum AgentReport {
     /// Something that changes the state of a job.
     Event(Report),
+    /// The agent was asked to end: its trainers save and stop.
+    Leaving,
+    /// The last trainer is gone, and so will be the agent.
+    Left,
     /// Finished steps; repeating them does no harm.
     Steps(Steps),
     /// Lines of a trainer; repeating them does no harm.

@@ -42,10 +42,13 @@ pub(crate) enum CheckpointCommand {
         #[command(flatten)]
         output: Output,
     },
-    /// Remove a checkpoint
+    /// Remove a checkpoint that no job needs
     Rm {
         /// A checkpoint, such as j-7k2m:1200
         checkpoint: String,
+        /// Even if it is the newest or the best of its job
+        #[arg(long)]
+        force: bool,
         #[command(flatten)]
         output: Output,
     },

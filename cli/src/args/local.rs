@@ -42,7 +42,7 @@ pub(crate) struct Passed {
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct NodesArgs {
-    /// Also the workers that are lost
+    /// Also the workers that have left or are lost
     #[arg(short, long)]
     pub(crate) all: bool,
     /// Keep the list up to date until Ctrl-C

@@ -45,9 +45,9 @@ pub(crate) async fn run(context: &Context, command: CheckpointCommand) -> Result
             let view = name::find(&client, &checkpoint).await?;
             return pull::run(context, &view, &folder, format.format).await;
         }
-        CheckpointCommand::Rm { checkpoint, output: format } => {
+        CheckpointCommand::Rm { checkpoint, force, output: format } => {
             let view = name::find_exactly(&client, &checkpoint).await?;
-            client.remove_checkpoint(&view.job.to_string(), view.step).await?;
+            client.remove_checkpoint(&view.job.to_string(), view.step, force).await?;
             match format.format {
                 Format::Json => output::print_json("removed", &view)?,
                 Format::Table => context.say(&format!("checkpoint {}:{} is being removed", view.job, view.step)),

@@ -33,7 +33,7 @@ pub(crate) async fn list(context: &Context, args: NodesArgs) -> Result<Exit> {
 
 async fn nodes(client: &Client, all: bool) -> Result<Vec<NodeView>> {
     let nodes = client.nodes().await?;
-    Ok(nodes.into_iter().filter(|node| all || node.state != "lost").collect())
+    Ok(nodes.into_iter().filter(|node| all || !node.is_gone()).collect())
 }
 
 pub(crate) async fn drain(context: &Context, args: DrainArgs, drained: bool) -> Result<Exit> {

@@ -15,9 +15,9 @@ use crate::error::split_hint;
 pub(crate) fn state_style(state: &str) -> Style {
     match state {
         "running" | "alive" | "completed" | "committed" => Style::new().green(),
-        "queued" | "starting" | "stopping" | "paused" | "drained" | "deleting" => Style::new().yellow(),
+        "queued" | "starting" | "stopping" | "paused" | "drained" | "leaving" | "deleting" => Style::new().yellow(),
         "failed" | "lost" | "damaged" => Style::new().red(),
-        "cancelled" | "stopped" => Style::new().dimmed(),
+        "cancelled" | "stopped" | "left" => Style::new().dimmed(),
         _ => Style::new(),
     }
 }

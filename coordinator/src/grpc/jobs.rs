@@ -144,8 +144,8 @@ pub(super) async fn checkpoints(handle: &Handle, job: &str) -> Result<Vec<Checkp
     handle.query(look).await?
 }
 
-pub(super) async fn remove_checkpoint(handle: &Handle, job: &str, step: Step) -> Result<(), Error> {
+pub(super) async fn remove_checkpoint(handle: &Handle, job: &str, step: Step, force: bool) -> Result<(), Error> {
     let job = resolve(handle, job).await?;
-    handle.apply(Event::RemoveCheckpoint { job, step }).await?;
+    handle.apply(Event::RemoveCheckpoint { job, step, force }).await?;
     Ok(())
 }

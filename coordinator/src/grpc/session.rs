@@ -16,6 +16,7 @@ use unimse_proto::session::{AgentReport, FromAgent, Hello, ToAgent};
 use unimse_proto::{Error, Stream};
 
 use crate::handle::Handle;
+use crate::journal::Encoded;
 use crate::service::{Failure, Link, SessionKey, Word};
 
 /// Orders that wait for a slow agent before it loses its session.
@@ -143,12 +144,16 @@ impl Reader {
     }
 
     fn sort(&self, seq: u64, report: AgentReport) -> Word {
+        let event = |event| {
+            let encoded = Encoded::event(&event);
+            Word::Event(event, encoded)
+        };
         match report {
             AgentReport::Event(report) => {
-                let event = Event::Report { worker: self.session.worker, seq, report: finite(report) };
-                let encoded = crate::journal::Encoded::event(&event);
-                Word::Event(event, encoded)
+                event(Event::Report { worker: self.session.worker, seq, report: finite(report) })
             }
+            AgentReport::Leaving => event(Event::WorkerLeaves { worker: self.session.worker }),
+            AgentReport::Left => event(Event::WorkerLeft { worker: self.session.worker }),
             AgentReport::Steps(steps) => Word::Steps(steps),
             AgentReport::Logs(logs) => Word::Logs(logs),
         }

@@ -1,5 +1,7 @@
 //! `/metrics` in Prometheus' text format.
 
+use unimse_core::worker::{Worker, WorkerState};
+
 use crate::handle::Handle;
 use crate::meters::Text;
 use crate::service::{Failure, Present};
@@ -23,10 +25,13 @@ pub(super) async fn render(handle: &Handle) -> Result<String, Failure> {
             text.line("unimse_jobs", &[("state", state)], f64::from(counts.get(state).copied().unwrap_or_default()));
         }
         let state = present.machine.state();
-        let alive = state.workers.values().filter(|worker| worker.alive()).count();
-        let lost = state.workers.len() - alive;
+        let count = |wanted: fn(&Worker) -> bool| state.workers.values().filter(|worker| wanted(worker)).count();
+        let alive = count(Worker::alive);
+        let left = count(|worker| matches!(worker.state, WorkerState::Left { .. }));
+        let lost = state.workers.len() - alive - left;
         text.head("unimse_workers", "gauge", "Workers by state.");
         text.line("unimse_workers", &[("state", "alive")], alive as f64);
+        text.line("unimse_workers", &[("state", "left")], left as f64);
         text.line("unimse_workers", &[("state", "lost")], lost as f64);
         let (total, used) = present.slots();
         text.gauge("unimse_slots", "Slots of live workers.", f64::from(total));

@@ -83,7 +83,7 @@ pub(super) async fn status(handle: &Handle) -> Result<String, Error> {
         jobs.sort_by_key(|job| (rank_of(&job.state), std::cmp::Reverse(job.id)));
         let mut nodes = present.machine.node_views();
         // Lost workers stay in the state for ever; the page shows those that somebody may still look for.
-        let recent = |node: &NodeView| node.state != "lost" || present.now.since(node.joined).as_secs() < 24 * 3600;
+        let recent = |node: &NodeView| !node.is_gone() || present.now.since(node.joined).as_secs() < 24 * 3600;
         nodes.retain(recent);
         nodes.truncate(200);
         let sweeps = state.sweeps.values().rev().take(SWEEPS).map(|sweep| present.machine.sweep_view(sweep)).collect();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use unimse_core::id::WorkerId;
 use unimse_core::machine::{Machine, Order};
-use unimse_core::worker::WorkerState;
+use unimse_core::worker::{Worker, WorkerState};
 use unimse_proto::session::{Hello, ToAgent};
 
 use super::message::{Link, Rejection, SessionKey};
@@ -76,13 +76,17 @@ impl Sessions {
         }
     }
 
-    /// Tells agents that were declared lost, while connected, to start over.
+    /// Tells agents that were declared lost, while connected, to start over. One that has left hears the end of its session.
     pub(super) fn dismiss_lost(&mut self, machine: &Machine, meters: &Meters) {
         let workers = &machine.state().workers;
         self.links.retain(|worker, (_, link)| {
-            let reason = match workers.get(worker).map(|worker| &worker.state) {
-                Some(WorkerState::Alive) => return true,
-                Some(WorkerState::Lost { reason, .. }) => reason.clone(),
+            let reason = match workers.get(worker) {
+                Some(record) if record.alive() => return true,
+                Some(Worker { state: WorkerState::Left { .. }, info, .. }) => {
+                    tracing::info!(%worker, node = info.node, "worker has left");
+                    return false;
+                }
+                Some(record) => record.gone().unwrap_or_default().to_owned(),
                 None => "it is unknown".to_owned(),
             };
             tracing::warn!(%worker, reason, "told a lost worker to register anew");

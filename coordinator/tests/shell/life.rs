@@ -7,7 +7,7 @@ use unimse_core::id::{Generation, Step};
 use unimse_core::job::ExitCause;
 use unimse_core::machine::{Order, ReportKind};
 use unimse_proto::StreamExt;
-use unimse_proto::session::ToAgent;
+use unimse_proto::session::{AgentReport, ToAgent};
 
 use crate::agent::{Agent, greet, hello, info, trainers};
 use crate::{client, config, coordinator, job, until, until_state};
@@ -214,6 +214,41 @@ async fn a_name_belongs_to_one_connected_agent() {
     assert_ne!(successor.2, worker);
     let nodes = client(&running).await.nodes().await.unwrap();
     assert_eq!(nodes.iter().filter(|node| node.state == "alive").count(), 1);
+}
+
+#[tokio::test]
+async fn an_agent_that_says_goodbye_frees_its_slots_at_once_and_for_good() {
+    let folder = tempfile::tempdir().unwrap();
+    // A lease that outlasts every test: nothing here happens because somebody was silent.
+    let running = start(Config { lease: Duration::from_hours(1), ..config(folder.path()) }).await.unwrap();
+    let client = client(&running).await;
+    let mut leaving = Agent::join(&running.endpoint(), info("n1", 1)).await;
+    client.submit(None, &job("a", 1)).await.unwrap();
+    let first = leaving.assigned().await;
+    leaving.ready(&first, None).await;
+    leaving.formed().await;
+    let mut staying = Agent::join(&running.endpoint(), info("n2", 1)).await;
+
+    leaving.say(AgentReport::Leaving).await;
+    assert!(matches!(leaving.order().await, Order::Stop { .. }));
+    leaving.commit("memory://", first.job, first.generation, 7).await;
+    let kind = ReportKind::Exited { cause: ExitCause::Stopped, step: Some(Step(7)) };
+    leaving.report(first.job, first.generation, 0, kind).await;
+    let second = staying.assigned().await;
+    staying.ready(&second, None).await;
+    assert_eq!(staying.formed().await.resume.map(|at| at.step), Some(Step(7)));
+    leaving.say(AgentReport::Left).await;
+    while let Ok(Some(word)) = leaving.hear().await {
+        assert!(!matches!(word, ToAgent::Refused { .. }), "it is not told to come back");
+    }
+    let history = client.job("a").await.unwrap().history;
+    assert!(history.iter().any(|entry| entry.what.contains("worker n1 leaves")), "{history:?}");
+    running.kill().await;
+
+    let running = coordinator(folder.path()).await;
+    let nodes = crate::client(&running).await.nodes().await.unwrap();
+    let states: Vec<(&str, &str)> = nodes.iter().map(|node| (node.node.as_str(), node.state.as_str())).collect();
+    assert_eq!(states, [("n2", "alive"), ("n1", "left")]);
 }
 
 #[tokio::test]

@@ -20,8 +20,8 @@ impl Machine {
         let known = self.state.workers.values().rev().find(|worker| worker.info.incarnation == info.incarnation);
         if let Some(worker) = known {
             let id = worker.id;
-            if let WorkerState::Lost { reason, .. } = &worker.state {
-                return Err(Refusal::WorkerGone { worker: id, reason: reason.clone() });
+            if let Some(reason) = worker.gone() {
+                return Err(Refusal::WorkerGone { worker: id, reason: reason.to_owned() });
             }
             self.last_heard.insert(id, turn.now);
             self.reconcile(turn, id, trainers);
@@ -92,8 +92,8 @@ impl Machine {
         report: Report,
     ) -> Result<Answer, Refusal> {
         let record = self.state.workers.get_mut(&worker).ok_or(Refusal::UnknownWorker(worker))?;
-        if let WorkerState::Lost { reason, .. } = &record.state {
-            return Err(Refusal::WorkerGone { worker, reason: reason.clone() });
+        if let Some(reason) = record.gone() {
+            return Err(Refusal::WorkerGone { worker, reason: reason.to_owned() });
         }
         if seq <= record.applied {
             return Ok(Answer::Done);
@@ -183,6 +183,7 @@ impl Machine {
                 let then = AfterStop::Queued { reason: "its worker was stopped".to_owned() };
                 record.note(turn.now, format!("rank {rank} saved and stopped because its worker was told to end"));
                 record.phase = Phase::Stopping { gang, since: turn.now, then: then.clone() };
+                turn.changed(job);
                 if alone {
                     self.stopped(turn, job, &then);
                 }
@@ -193,18 +194,5 @@ impl Machine {
             }
             _ => self.failed(turn, job, rank, cause, step),
         }
-    }
-
-    pub(super) fn worker_lost(&mut self, turn: &mut Turn, worker: WorkerId, reason: &str) -> Answer {
-        let Some(record) = self.state.workers.get_mut(&worker).filter(|record| record.alive()) else {
-            return Answer::Done;
-        };
-        record.state = WorkerState::Lost { at: turn.now, reason: reason.to_owned() };
-        let node = record.info.node.clone();
-        self.last_heard.remove(&worker);
-        for job in self.jobs_on(worker) {
-            self.regenerate(turn, job, &format!("worker {node} is lost ({reason})"));
-        }
-        Answer::Done
     }
 }

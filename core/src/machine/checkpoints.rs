@@ -92,7 +92,14 @@ impl Machine {
         }
     }
 
-    pub(super) fn remove_checkpoint(&mut self, turn: &mut Turn, job: JobId, step: Step) -> Result<Answer, Refusal> {
+    /// Removes by request. What something needs stays; the newest and the best go only when that is meant.
+    pub(super) fn remove_checkpoint(
+        &mut self,
+        turn: &mut Turn,
+        job: JobId,
+        step: Step,
+        force: bool,
+    ) -> Result<Answer, Refusal> {
         let record = self.job(job)?;
         let found = record
             .checkpoints
@@ -102,12 +109,8 @@ impl Machine {
             return Err(Refusal::NoCheckpoint { job, which: format!(" of step {step}") });
         };
         let manifest = own.at.manifest.clone();
-        let last = record.latest().is_some_and(|latest| latest.at.manifest == manifest);
-        let active =
-            !record.phase.ended() && !matches!(record.phase, Phase::Queued { .. } if record.checkpoints.len() > 1);
-        if (last && active) || self.referenced(job).contains(&manifest) {
-            let hint = "cancel what needs it first".to_owned();
-            return Err(Refusal::CheckpointInUse { job, step, hint });
+        if let Some((why, hint)) = self.why_kept(record, &manifest, force) {
+            return Err(Refusal::CheckpointInUse { job, step, why: why.to_owned(), hint: hint.to_owned() });
         }
         let record = self.state.jobs.get_mut(&job).expect("looked up above");
         let own = record.checkpoints.iter_mut().find(|own| own.at.manifest == manifest).expect("found above");
@@ -116,6 +119,30 @@ impl Machine {
         turn.effects.push(Effect::DeleteCheckpoint { job, at });
         turn.changed(job);
         Ok(Answer::Done)
+    }
+
+    /// Why a checkpoint stays although somebody wants it gone, and what would change that.
+    fn why_kept(&self, record: &Job, manifest: &str, force: bool) -> Option<(&'static str, &'static str)> {
+        let is = |other: Option<&CheckpointRecord>| other.is_some_and(|other| other.at.manifest == manifest);
+        let (newest, best) = (is(record.latest()), is(Self::best_checkpoint(record)));
+        let active =
+            !record.phase.ended() && !matches!(record.phase, Phase::Queued { .. } if record.checkpoints.len() > 1);
+        if self.referenced(record.id).iter().any(|needed| needed == manifest) {
+            return Some(("where another job begins", "cancel that job first"));
+        }
+        if newest && active {
+            return Some(("what the job goes on from", "cancel the job first"));
+        }
+        let only = record.checkpoints.iter().filter(|own| own.usable()).count() == 1;
+        let why = match (newest, best) {
+            _ if force => return None,
+            (true, _) if only => "its only one",
+            (true, true) => "its newest and its best",
+            (true, false) => "its newest",
+            (false, true) => "its best",
+            (false, false) => return None,
+        };
+        Some((why, "add --force to remove it all the same"))
     }
 
     pub(super) fn checkpoint_deleted(&mut self, turn: &mut Turn, job: JobId, manifest: &str) -> Answer {

@@ -98,6 +98,9 @@ pub enum Event {
     RemoveCheckpoint {
         job: JobId,
         step: Step,
+        /// Even the newest or the best. Journals of a time before this was asked hold only what was done.
+        #[serde(default = "done_already")]
+        force: bool,
     },
     /// The shell has removed the objects.
     CheckpointDeleted {
@@ -135,6 +138,14 @@ pub enum Event {
         seq: u64,
         report: Report,
     },
+    /// Its agent was asked to end and lets its trainers save and stop.
+    WorkerLeaves {
+        worker: WorkerId,
+    },
+    /// Its agent has no trainer left, and ends.
+    WorkerLeft {
+        worker: WorkerId,
+    },
     /// Its lease ran out.
     WorkerLost {
         worker: WorkerId,
@@ -144,12 +155,22 @@ pub enum Event {
     Wake,
 }
 
+fn done_already() -> bool {
+    true
+}
+
 impl Event {
     /// Whether it may give or take slots other than through a change of a job.
     pub(super) fn moves_workers(&self) -> bool {
         matches!(
             self,
-            Self::Register { .. } | Self::WorkerLost { .. } | Self::Drain { .. } | Self::Undrain { .. } | Self::Wake
+            Self::Register { .. }
+                | Self::WorkerLeaves { .. }
+                | Self::WorkerLeft { .. }
+                | Self::WorkerLost { .. }
+                | Self::Drain { .. }
+                | Self::Undrain { .. }
+                | Self::Wake
         )
     }
 }
@@ -191,8 +212,8 @@ pub enum Refusal {
     WrongPhase { job: JobId, action: String, phase: String, hint: String },
     #[error("cannot {action} {sweep}: it is {status}")]
     WrongSweepStatus { sweep: SweepId, action: String, status: String },
-    #[error("checkpoint {step} of {job} is the only one left or in use; {hint}")]
-    CheckpointInUse { job: JobId, step: Step, hint: String },
+    #[error("checkpoint {step} of {job} is {why}\nhint: {hint}")]
+    CheckpointInUse { job: JobId, step: Step, why: String, hint: String },
     #[error("a worker named `{node}` is alive already; give each agent of a machine its own --name")]
     NodeNameInUse { node: String },
     #[error("the coordinator declared this worker lost ({reason}); register as a new one")]

@@ -7,6 +7,7 @@ use super::{Machine, Turn};
 use crate::backoff::Backoff;
 use crate::id::{JobId, Rank, Step, WorkerId};
 use crate::job::{AfterStop, ExitCause, Gang, Job, Phase, Seat};
+use crate::worker::{Worker, WorkerState};
 
 impl Machine {
     /// Begins the next generation of a job on these seats.
@@ -64,8 +65,7 @@ impl Machine {
             self.stopped(turn, job, &then);
             return;
         }
-        let usable =
-            |seat: &&Seat| self.state.workers.get(&seat.worker).is_some_and(|worker| worker.alive() && !worker.drained);
+        let usable = |seat: &&Seat| self.state.workers.get(&seat.worker).is_some_and(Worker::takes_ranks);
         let mut seats: Vec<Seat> = gang.seats.iter().filter(usable).copied().collect();
         let resources = &record.spec.resources;
         let (min, max) = (resources.min_slots as usize, resources.slots as usize);
@@ -90,8 +90,14 @@ impl Machine {
         else {
             return;
         };
-        let node = self.state.workers.get(&seat.worker).map_or("?", |worker| worker.info.node.as_str());
+        let worker = self.state.workers.get(&seat.worker);
+        let node = worker.map_or("?", |worker| worker.info.node.as_str());
         let what = format!("rank {rank} on {node}/slot{}: {cause}", seat.slot);
+        if worker.is_some_and(|worker| worker.state == WorkerState::Leaving) {
+            // It was in the way of its agent's end, which is no mistake of the job.
+            self.regenerate(turn, job, &what);
+            return;
+        }
         let record = self.state.jobs.get_mut(&job).expect("looked up above");
         if let ExitCause::Invalid { .. } = cause {
             self.fail(turn, job, &what);

@@ -63,7 +63,7 @@ impl Machine {
         let taken = self.taken(jobs.clone());
         let mut nodes = Vec::new();
         let mut workers = Vec::new();
-        for worker in self.state.workers.values().filter(|worker| worker.alive() && !worker.drained) {
+        for worker in self.state.workers.values().filter(|worker| worker.takes_ranks()) {
             let total = u32::try_from(worker.info.slots.len()).expect("slots of one worker fit u32");
             let free = (0..total).filter(|&slot| !taken.contains(&Seat { worker: worker.id, slot })).collect();
             nodes.push(Node { free, total });
@@ -75,7 +75,7 @@ impl Machine {
 
     pub(super) fn free_seats(&self) -> Vec<Seat> {
         let taken = self.taken(self.standing.live());
-        let usable = self.state.workers.values().filter(|worker| worker.alive() && !worker.drained);
+        let usable = self.state.workers.values().filter(|worker| worker.takes_ranks());
         let seats = usable.flat_map(|worker| {
             let total = u32::try_from(worker.info.slots.len()).expect("slots of one worker fit u32");
             (0..total).map(|slot| Seat { worker: worker.id, slot })

@@ -1,3 +1,6 @@
+mod departure;
+mod removal;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -427,7 +430,7 @@ fn requests_that_make_no_sense_are_refused_and_change_nothing() {
         Event::Retry { job },
         resume(None),
         resume(Some(ResumeFrom::Latest { job })),
-        Event::RemoveCheckpoint { job, step: TrainStep(3) },
+        Event::RemoveCheckpoint { job, step: TrainStep(3), force: false },
         Event::Drain { worker: WorkerId(5) },
         Event::SweepStop { sweep: SweepId(1) },
     ] {

@@ -1,27 +1,31 @@
 //! Virtual agents and trainers around the real machine.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+mod agent;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use unimse_core::checkpoint::CheckpointRef;
-use unimse_core::id::{Generation, JobId, Rank, Step, WorkerId};
-use unimse_core::job::{ExitCause, Phase, Readiness};
-use unimse_core::machine::{
-    Answer, Effect, Event, Form, Machine, Order, Report, ReportKind, State, Submission, TrainerStatus,
-};
+use unimse_core::id::{Generation, JobId, Rank, Step};
+use unimse_core::job::{ExitCause, Phase};
+use unimse_core::machine::{Answer, Effect, Event, Machine, Report, ReportKind, State, Submission};
 use unimse_core::spec::{JobSpec, parse_job, parse_sweep};
 use unimse_core::time::Timestamp;
-use unimse_core::worker::{Slot, WorkerInfo};
+use unimse_core::worker::WorkerState;
+
+use agent::Agent;
 
 const LEASE: Duration = Duration::from_secs(5);
 const TICK: Duration = Duration::from_millis(500);
 const EVERY: u64 = 5;
+/// A lease that never runs out.
+const FAR: Duration = Duration::from_hours(10_000);
 
 /// How often each fault happens, in thousandths per tick.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Faults {
     pub(crate) trainer_crash: u32,
     pub(crate) agent_crash: u32,
@@ -29,46 +33,26 @@ pub(crate) struct Faults {
     pub(crate) lost_order: u32,
     pub(crate) coordinator_restart: u32,
     pub(crate) pause: u32,
+    /// An agent is asked to end.
+    pub(crate) agent_stop: u32,
 }
 
 impl Faults {
     pub(crate) fn none() -> Self {
-        Self { trainer_crash: 0, agent_crash: 0, disconnect: 0, lost_order: 0, coordinator_restart: 0, pause: 0 }
+        Self::default()
     }
 
     pub(crate) fn all() -> Self {
-        Self { trainer_crash: 12, agent_crash: 4, disconnect: 15, lost_order: 30, coordinator_restart: 20, pause: 5 }
+        Self {
+            trainer_crash: 12,
+            agent_crash: 4,
+            disconnect: 15,
+            lost_order: 30,
+            coordinator_restart: 20,
+            pause: 5,
+            agent_stop: 4,
+        }
     }
-}
-
-#[derive(Clone, Debug)]
-struct Trainer {
-    generation: Generation,
-    rank: Rank,
-    /// Ticks until it is ready.
-    starts_in: u32,
-    told_ready: bool,
-    form: Option<Form>,
-    /// It has been told its peers once; the same generation is never formed twice.
-    told_form: bool,
-    holds: Option<Step>,
-    step: Step,
-    stop: bool,
-    total: u64,
-    world: u32,
-}
-
-#[derive(Debug)]
-struct Agent {
-    info: WorkerInfo,
-    id: Option<WorkerId>,
-    connected: bool,
-    /// Ticks until it tries to connect again.
-    away: u32,
-    seq: u64,
-    unacked: VecDeque<(u64, Report)>,
-    trainers: BTreeMap<(JobId, u32), Trainer>,
-    seen: BTreeMap<JobId, Generation>,
 }
 
 pub(crate) struct Cluster {
@@ -113,19 +97,6 @@ impl Cluster {
             cluster.agents.push(agent);
         }
         cluster
-    }
-
-    fn fresh_agent(&mut self, node: u32) -> Agent {
-        self.incarnations += 1;
-        let info = WorkerInfo {
-            node: format!("node-{node}"),
-            incarnation: format!("i{}", self.incarnations),
-            host: "127.0.0.1".to_owned(),
-            slots: vec![Slot::Cpu { threads: 1 }; 2],
-            version: "0".to_owned(),
-        };
-        let (unacked, trainers, seen) = (VecDeque::new(), BTreeMap::new(), BTreeMap::new());
-        Agent { info, id: None, connected: false, away: 1, seq: 0, unacked, trainers, seen }
     }
 
     pub(crate) fn submit_jobs(&mut self, count: u32) {
@@ -238,95 +209,6 @@ impl Cluster {
         }
     }
 
-    fn agent_tick(&mut self, number: usize, stormy: bool) {
-        if self.chance(self.faults.agent_crash, stormy) {
-            let node = u32::try_from(number).expect("few");
-            self.agents[number] = self.fresh_agent(node);
-            self.agents[number].away = self.rng.random_range(1..20);
-        }
-        if self.chance(self.faults.disconnect, stormy) {
-            self.agents[number].connected = false;
-            self.agents[number].away = self.rng.random_range(1..16);
-        }
-        if self.chance(self.faults.trainer_crash, stormy) {
-            let keys: Vec<_> = self.agents[number].trainers.keys().copied().collect();
-            if !keys.is_empty() {
-                let key = keys[self.rng.random_range(0..keys.len())];
-                self.exit(number, key, ExitCause::Signalled { signal: 9 });
-            }
-        }
-        if !self.agents[number].connected {
-            self.agents[number].away = self.agents[number].away.saturating_sub(1);
-            if self.agents[number].away == 0 {
-                self.connect(number);
-            }
-        }
-        let starting: Vec<_> = self.agents[number].trainers.keys().copied().collect();
-        for key in starting {
-            let trainer = self.agents[number].trainers.get_mut(&key).expect("listed");
-            trainer.starts_in = trainer.starts_in.saturating_sub(1);
-            if trainer.starts_in == 0 && !trainer.told_ready {
-                trainer.told_ready = true;
-                let (generation, rank, holds) = (trainer.generation, trainer.rank, trainer.holds);
-                let ready = Readiness { address: format!("{number}:{}", key.1), nccl_id: None, holds };
-                self.say(number, key.0, generation, rank, ReportKind::Ready(ready));
-            }
-        }
-        self.flush(number);
-        if self.agents[number].connected
-            && let Some(id) = self.agents[number].id
-        {
-            self.machine.heard(self.now, id);
-        }
-    }
-
-    fn connect(&mut self, number: usize) {
-        let agent = &self.agents[number];
-        let status = |(&(job, slot), trainer): (&(JobId, u32), &Trainer)| TrainerStatus {
-            job,
-            generation: trainer.generation,
-            rank: trainer.rank,
-            slot,
-            formed: trainer.told_form,
-        };
-        let trainers = agent.trainers.iter().map(status).collect();
-        self.agents[number].connected = true;
-        let answer = self.event(Event::Register { info: self.agents[number].info.clone(), trainers });
-        if !matches!(answer, Some(Answer::Worker(_))) {
-            // Declared lost: everything it ran is void.
-            let node = u32::try_from(number).expect("few");
-            self.agents[number] = self.fresh_agent(node);
-        }
-    }
-
-    fn say(&mut self, number: usize, job: JobId, generation: Generation, rank: Rank, kind: ReportKind) {
-        let agent = &mut self.agents[number];
-        agent.seq += 1;
-        agent.unacked.push_back((agent.seq, Report { job, generation, rank, kind }));
-    }
-
-    /// Delivers what is unacknowledged; an acknowledgement may be lost, so a report can come twice.
-    fn flush(&mut self, number: usize) {
-        for _ in 0..2 {
-            let pending: Vec<_> = self.agents[number].unacked.iter().cloned().collect();
-            for (seq, report) in pending {
-                let (true, Some(worker)) = (self.agents[number].connected, self.agents[number].id) else { return };
-                self.event(Event::Report { worker, seq, report });
-            }
-            if self.rng.random_range(0..4) > 0 {
-                self.agents[number].unacked.clear();
-                return;
-            }
-        }
-    }
-
-    fn exit(&mut self, number: usize, key: (JobId, u32), cause: ExitCause) {
-        if let Some(trainer) = self.agents[number].trainers.remove(&key) {
-            let kind = ReportKind::Exited { cause, step: trainer.holds };
-            self.say(number, key.0, trainer.generation, trainer.rank, kind);
-        }
-    }
-
     /// All ranks of a formed generation take a step together, or notice that one is missing.
     fn train(&mut self) {
         let mut groups: BTreeMap<(JobId, Generation), Vec<(usize, u32)>> = BTreeMap::new();
@@ -414,76 +296,6 @@ impl Cluster {
         Some(answer)
     }
 
-    fn obey(&mut self, worker: WorkerId, order: Order) {
-        let lost = self.rng.random_range(0..1000) < self.faults.lost_order;
-        let Some(number) = self.agents.iter().position(|agent| agent.id == Some(worker) && agent.connected) else {
-            return;
-        };
-        if lost {
-            // A message is lost only with its stream.
-            self.agents[number].connected = false;
-            self.agents[number].away = 2;
-            return;
-        }
-        match order {
-            Order::Assign(assign) => {
-                let seen = self.agents[number].seen.entry(assign.job).or_default();
-                if assign.generation <= *seen {
-                    return;
-                }
-                *seen = assign.generation;
-                let slots: BTreeSet<u32> = assign.ranks.iter().map(|seated| seated.slot).collect();
-                self.agents[number].trainers.retain(|&(job, slot), _| job != assign.job || slots.contains(&slot));
-                for seated in assign.ranks {
-                    self.agents[number].trainers.retain(|&(job, slot), _| job == assign.job || slot != seated.slot);
-                    let starts_in = self.rng.random_range(1..4);
-                    let agent = &mut self.agents[number];
-                    let (total, world) = (steps(&assign.spec), assign.world_size);
-                    let old = agent.trainers.get(&(assign.job, seated.slot));
-                    let (holds, step) = old.map_or((None, Step(0)), |old| (old.holds, old.step));
-                    let trainer = Trainer {
-                        generation: assign.generation,
-                        rank: seated.rank,
-                        starts_in: if old.is_some() { 1 } else { starts_in },
-                        told_ready: false,
-                        form: None,
-                        told_form: false,
-                        holds,
-                        step,
-                        stop: false,
-                        total,
-                        world,
-                    };
-                    agent.trainers.insert((assign.job, seated.slot), trainer);
-                }
-            }
-            Order::Form(form) => {
-                for ((job, _), trainer) in &mut self.agents[number].trainers {
-                    if *job == form.job
-                        && trainer.generation == form.generation
-                        && trainer.told_ready
-                        && !trainer.told_form
-                    {
-                        trainer.told_form = true;
-                        let begins =
-                            form.source.map(|(_, step)| step).or_else(|| form.resume.as_ref().map(|at| at.step));
-                        trainer.step = begins.unwrap_or_default();
-                        trainer.holds = Some(trainer.step);
-                        trainer.form = Some(form.clone());
-                    }
-                }
-            }
-            Order::Stop { job, generation } => {
-                for ((of, _), trainer) in &mut self.agents[number].trainers {
-                    trainer.stop |= *of == job && trainer.generation == generation;
-                }
-            }
-            Order::Kill { job, generation } => {
-                self.agents[number].trainers.retain(|&(of, _), trainer| of != job || trainer.generation > generation);
-            }
-        }
-    }
-
     /// A word of another generation than the one that was current may be heard, but it changes nothing of the job.
     fn check_fence(&mut self, before: &State, job: JobId, generation: Generation, kind: &ReportKind) {
         let (Some(old), Some(new)) = (before.jobs.get(&job), self.machine.state().jobs.get(&job)) else { return };
@@ -514,15 +326,24 @@ impl Cluster {
 
     /// What must hold after every tick.
     fn check(&self) {
+        // What is due follows from the state, whichever way it was reached.
+        let due = |machine: &Machine| machine.next_deadline(FAR).filter(|&at| at < self.now + FAR / 2);
+        let fresh = Machine::from_state(self.machine.state().clone());
+        assert_eq!(due(&self.machine), due(&fresh), "seed {}: a deadline is forgotten", self.seed);
         let mut seats = BTreeSet::new();
         for job in self.machine.state().jobs.values() {
             let gang = job.phase.gang();
-            for seat in gang.map(|gang| gang.seats.as_slice()).unwrap_or_default() {
+            let stopping = matches!(job.phase, Phase::Stopping { .. });
+            for (rank, seat) in (0..).zip(gang.map(|gang| gang.seats.as_slice()).unwrap_or_default()) {
                 assert!(seats.insert(*seat), "seed {}: two ranks on {seat:?}", self.seed);
+                let worker = &self.machine.state().workers[&seat.worker];
+                let done = stopping && gang.is_some_and(|gang| gang.finished.contains(&Rank(rank)));
+                assert!(worker.alive() || done, "seed {}: a rank on a worker that is gone", self.seed);
                 assert!(
-                    self.machine.state().workers[&seat.worker].alive(),
-                    "seed {}: a rank on a lost worker",
-                    self.seed
+                    worker.state != WorkerState::Leaving || stopping,
+                    "seed {}: {} goes on on a worker that leaves",
+                    self.seed,
+                    job.id
                 );
             }
             if let Some(gang) = gang {
@@ -542,12 +363,5 @@ impl Cluster {
                 assert!(slots.insert(slot), "seed {}: two trainers on a slot of {}", self.seed, agent.info.node);
             }
         }
-    }
-}
-
-fn steps(spec: &JobSpec) -> u64 {
-    match spec.train.length {
-        unimse_core::spec::TrainLength::Steps(steps) => steps,
-        unimse_core::spec::TrainLength::Epochs(_) => unreachable!("the simulation counts in steps"),
     }
 }

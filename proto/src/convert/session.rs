@@ -25,6 +25,8 @@ impl From<FromAgent> for wire::SessionRequest {
             FromAgent::Report { seq, report } => {
                 let kind = match report {
                     AgentReport::Event(report) => Report::Event(report.into()),
+                    AgentReport::Leaving => Report::Leaving(wire::Leaving {}),
+                    AgentReport::Left => Report::Left(wire::Left {}),
                     AgentReport::Steps(steps) => Report::Steps(steps.into()),
                     AgentReport::Logs(logs) => Report::Logs(logs.into()),
                 };
@@ -48,6 +50,8 @@ impl TryFrom<wire::SessionRequest> for FromAgent {
                 let seq = report.seq;
                 let report = match need(report.kind, "agent_report.kind")? {
                     Report::Event(report) => AgentReport::Event(report.try_into()?),
+                    Report::Leaving(wire::Leaving {}) => AgentReport::Leaving,
+                    Report::Left(wire::Left {}) => AgentReport::Left,
                     Report::Steps(steps) => AgentReport::Steps(steps.try_into()?),
                     Report::Logs(logs) => AgentReport::Logs(logs.try_into()?),
                 };

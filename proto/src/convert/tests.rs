@@ -186,7 +186,7 @@ impl Draw {
 
     fn agent_word(&mut self) -> FromAgent {
         let (job, generation, rank) = (self.job(), self.generation(), self.rank());
-        let report = match self.below(5) {
+        let report = match self.below(7) {
             0 => return FromAgent::Heartbeat,
             1 => {
                 let info = WorkerInfo {
@@ -205,7 +205,9 @@ impl Draw {
                 });
             }
             2 => AgentReport::Event(self.report()),
-            3 => {
+            3 => AgentReport::Leaving,
+            4 => AgentReport::Left,
+            5 => {
                 let (progress, records) = (self.progress(), self.list(Self::record));
                 AgentReport::Steps(Steps { job, generation, rank, progress, records })
             }

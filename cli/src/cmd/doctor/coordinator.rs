@@ -76,7 +76,7 @@ fn workers(info: &Info, nodes: &[NodeView]) -> Check {
 fn versions(nodes: &[NodeView]) -> Option<Check> {
     let other: Vec<String> = nodes
         .iter()
-        .filter(|node| node.state != "lost" && node.version != env!("CARGO_PKG_VERSION"))
+        .filter(|node| !node.is_gone() && node.version != env!("CARGO_PKG_VERSION"))
         .map(|node| format!("{} has {}", node.node, node.version))
         .collect();
     (!other.is_empty()).then(|| {
@@ -87,7 +87,7 @@ fn versions(nodes: &[NodeView]) -> Option<Check> {
 
 /// A living worker was heard of within the lease, by the coordinator's clock.
 fn clocks(nodes: &[NodeView], lease: Duration, now: Timestamp) -> Check {
-    let heard = nodes.iter().filter(|node| node.state != "lost").filter_map(|node| node.heard).max();
+    let heard = nodes.iter().filter(|node| !node.is_gone()).filter_map(|node| node.heard).max();
     let Some(heard) = heard else { return Check::new(Verdict::Skip, "clocks: no worker to compare with") };
     let (ahead, behind) = (heard.since(now), now.since(heard).saturating_sub(lease));
     let skew = ahead.max(behind);
