@@ -19,6 +19,9 @@ pub(super) struct Record {
     pub(super) unit: String,
     /// Which way is better.
     pub(super) better: Better,
+    /// What was promised: at least, or at most, so much.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) budget: Option<f64>,
     /// Anything that helps to read it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) note: Option<String>,
@@ -32,6 +35,19 @@ pub(super) enum Better {
     Higher,
     /// Latency and the like.
     Lower,
+}
+
+impl Record {
+    /// The promise beside what became of it; nothing where nothing was promised.
+    fn against_budget(&self) -> String {
+        let Some(budget) = self.budget else { return String::new() };
+        let (bound, kept) = match self.better {
+            Better::Higher => ("at least", self.value >= budget),
+            Better::Lower => ("at most", self.value <= budget),
+        };
+        let word = if kept { "kept" } else { "MISSED" };
+        format!("budget {bound} {budget}: {word}, {}x", digits(self.value / budget))
+    }
 }
 
 /// All numbers of one run.
@@ -54,14 +70,16 @@ impl Report {
         Ok(path)
     }
 
-    /// Aligns names to the left and numbers at their right end.
+    /// Aligns names to the left and numbers at their right end; budgets stand beside what was measured.
     pub(super) fn table(&self) -> String {
         let rows: Vec<[String; 3]> = self
             .records
             .iter()
             .map(|record| {
-                let note = record.note.as_ref().map(|note| format!("  {note}")).unwrap_or_default();
-                [record.name.clone(), digits(record.value), format!("{}{note}", record.unit)]
+                let said = [record.against_budget(), record.note.clone().unwrap_or_default()];
+                let said: Vec<String> = said.into_iter().filter(|text| !text.is_empty()).collect();
+                let rest = [vec![record.unit.clone()], said].concat().join("  ");
+                [record.name.clone(), digits(record.value), rest]
             })
             .collect();
         let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
@@ -92,7 +110,19 @@ mod tests {
     fn a_record_is_read_from_the_line_that_a_bench_prints() {
         let line = r#"{"name": "write", "value": 8.5, "unit": "MB/s", "better": "higher"}"#;
         let record: Record = serde_json::from_str(line).expect("it is a record");
-        assert_eq!((record.value, record.better, record.note), (8.5, Better::Higher, None));
+        assert_eq!((record.value, record.better, record.budget, record.note), (8.5, Better::Higher, None, None));
         assert!(serde_json::from_str::<Record>(r#"{"name": "write"}"#).is_err());
+    }
+
+    #[test]
+    fn a_budget_is_kept_from_its_own_side() {
+        let against = |value, better| {
+            let (name, unit, budget, note) = (String::new(), String::new(), Some(100.0), None);
+            Record { name, value, unit, better, budget, note }.against_budget()
+        };
+        assert_eq!(against(250.0, Better::Higher), "budget at least 100: kept, 2.50x");
+        assert_eq!(against(50.0, Better::Higher), "budget at least 100: MISSED, 0.500x");
+        assert_eq!(against(50.0, Better::Lower), "budget at most 100: kept, 0.500x");
+        assert_eq!(against(250.0, Better::Lower), "budget at most 100: MISSED, 2.50x");
     }
 }
