@@ -33,7 +33,7 @@ impl Machine {
                 Event::WorkerLost { worker, reason }
             })
             .collect();
-        if self.job_deadlines().any(|deadline| deadline <= now) {
+        if self.standing.next_deadline(self.state.woken).is_some_and(|deadline| deadline <= now) {
             events.push(Event::Wake);
         }
         events
@@ -42,26 +42,15 @@ impl Machine {
     /// When [`Machine::due`] will next have something to say, if nothing happens before.
     pub fn next_deadline(&self, lease: Duration) -> Option<Timestamp> {
         let leases = self.last_heard.values().map(|&heard| heard + lease);
-        leases.chain(self.job_deadlines()).min()
-    }
-
-    /// Deadlines that have not yet been acted on.
-    fn job_deadlines(&self) -> impl Iterator<Item = Timestamp> {
-        let woken = self.state.woken;
-        self.live_jobs().flat_map(deadlines_of).filter(move |&deadline| deadline > woken)
-    }
-
-    fn live_jobs(&self) -> impl Iterator<Item = &Job> {
-        self.standing.live().filter_map(|job| self.state.jobs.get(&job))
+        leases.chain(self.standing.next_deadline(self.state.woken)).min()
     }
 
     /// Acts on every deadline that has passed since the last time.
     pub(super) fn wake(&mut self, turn: &mut Turn) -> Answer {
         let woken = std::mem::replace(&mut self.state.woken, turn.now);
-        let overdue = |job: &&Job| deadlines_of(job).any(|at| at > woken && at <= turn.now);
-        let overdue: Vec<JobId> = self.live_jobs().filter(overdue).map(|job| job.id).collect();
-        for job in overdue {
+        for job in self.standing.overdue(woken, turn.now) {
             self.act_on_deadline(turn, job);
+            turn.changed(job);
         }
         Answer::Done
     }
@@ -104,7 +93,7 @@ impl Machine {
 }
 
 /// When something has to happen to a job if nothing else does before.
-fn deadlines_of(job: &Job) -> impl Iterator<Item = Timestamp> {
+pub(super) fn deadlines_of(job: &Job) -> impl Iterator<Item = Timestamp> {
     let deadlines = match &job.phase {
         Phase::Queued { not_before: Some(until), .. } => [Some(*until), None, None],
         Phase::Queued { since, .. } => [Some(*since + PATIENCE), None, None],

@@ -1,9 +1,12 @@
-//! Which jobs have not ended, and which hold slots: an index that follows from the state.
+//! Which jobs have not ended, which hold slots, and when something is due: an index that follows from the state.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
+use super::deadlines::deadlines_of;
 use crate::id::JobId;
 use crate::job::{Job, Phase};
+use crate::time::Timestamp;
 
 /// How a job stands towards the scheduler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +22,9 @@ struct Stands {
 pub(super) struct Standing {
     live: BTreeMap<JobId, Stands>,
     seated: BTreeSet<JobId>,
+    /// Every deadline of theirs: thousands that wait must not be asked each time whether theirs has come.
+    deadlines: BTreeSet<(Timestamp, JobId)>,
+    due: BTreeMap<JobId, Vec<Timestamp>>,
 }
 
 impl Standing {
@@ -48,8 +54,28 @@ impl Standing {
             if before != now {
                 moved.push(*id);
             }
+            self.set_deadlines(*id, jobs.get(id).map(|job| deadlines_of(job).collect()).unwrap_or_default());
         }
         moved
+    }
+
+    fn set_deadlines(&mut self, job: JobId, now: Vec<Timestamp>) {
+        let before = if now.is_empty() { self.due.remove(&job) } else { self.due.insert(job, now.clone()) };
+        for at in before.unwrap_or_default() {
+            self.deadlines.remove(&(at, job));
+        }
+        self.deadlines.extend(now.into_iter().map(|at| (at, job)));
+    }
+
+    /// The first deadline after `woken`.
+    pub(super) fn next_deadline(&self, woken: Timestamp) -> Option<Timestamp> {
+        self.deadlines.range((woken + Duration::from_millis(1), JobId(0))..).next().map(|&(at, _)| at)
+    }
+
+    /// The jobs with a deadline after `woken` and not after `now`, oldest first.
+    pub(super) fn overdue(&self, woken: Timestamp, now: Timestamp) -> BTreeSet<JobId> {
+        let passed = self.deadlines.range((woken + Duration::from_millis(1), JobId(0))..);
+        passed.take_while(|&&(at, _)| at <= now).map(|&(_, job)| job).collect()
     }
 
     /// The jobs that have not ended, oldest first.
