@@ -3,9 +3,9 @@
 //! The way of the data:
 //!
 //! ```text
-//! release files -> read::{mmsa, meld} -> schema::Sample -> store::StoreWriter -> one Arrow file a dataset
-//!                  read::pickle           import::Report                                |
-//!                  read::isolated                                                       v
+//! release files -> read::{mmsa, meld, ..} -> schema::Sample -> store::StoreWriter -> one Arrow file a dataset
+//!                  read::pickle               import::Report                                |
+//!                  read::isolated                                                           v
 //! tensors in the worker <- batch::collate <- tokenizer::Tokenizer <- corpus::Corpus <- store::Store
 //! ```
 //!
@@ -17,7 +17,8 @@
 //! - [`store`] is the file: written atomically in one pass, verified when read, readable in pyarrow.
 //! - [`corpus`] numbers the samples of several stores; [`tokenizer`] and [`batch`] turn them into padded arrays.
 //!
-//! A new release format is a file in `read/` that implements the crate's `Reader`, and a line in `read::Format`.
+//! A new release format is a file in `read/` that implements the crate's `Reader`, a line in `read::Format`, one in
+//! `read/layout.rs` that tells it from others, and a file in its exact layout in `tests/layouts`. `docs/data.md` is for users.
 
 #![warn(missing_docs)]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that cannot go on should panic"))]

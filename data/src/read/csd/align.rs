@@ -40,13 +40,14 @@ pub(super) fn clips(
             break;
         }
         let is_inside = |word: &[f64; 2]| is_aligned || (segment[0]..segment[1]).contains(&word[0].midpoint(word[1]));
-        let spoken: Vec<([f64; 2], &String)> = words
+        let mut spoken: Vec<([f64; 2], &String)> = words
             .intervals
             .iter()
             .zip(&words.values)
             .filter(|(interval, word)| is_inside(interval) && word.as_str() != PAUSE)
             .map(|(interval, word)| (*interval, word))
             .collect();
+        spoken.sort_by(|(one, _), (other, _)| one[0].total_cmp(&other[0]));
         let intervals: Vec<[f64; 2]> = spoken.iter().map(|(interval, _)| *interval).collect();
         let mut bad_values = 0;
         let mut features = [None, None];
@@ -73,14 +74,7 @@ fn mean_by_word(
     let dim = track.values.first().map_or(0, Vec::len);
     let mut data = Vec::with_capacity(words.len() * dim);
     for word in words {
-        let overlaps = |frame: &[f64; 2]| frame[0] < word[1] && frame[1] > word[0];
-        let frames: Vec<f32> = track
-            .intervals
-            .iter()
-            .zip(&track.values)
-            .filter(|(interval, _)| overlaps(interval))
-            .flat_map(|(_, frame)| frame.iter().copied())
-            .collect();
+        let frames: Vec<f32> = track.overlapping(*word).flat_map(|frame| frame.iter().copied()).collect();
         // Bad values are judged before the mean spreads them.
         let raw = Raw { dim, data: frames, length: None, padding: Padding::None };
         let (kept, count) = clean(name, raw, policy)?;

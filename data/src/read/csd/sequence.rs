@@ -37,11 +37,32 @@ pub(super) struct Sequence {
     keys: BTreeMap<String, Vec<String>>,
 }
 
-/// The entries of one key, in the order of time.
+/// The entries of one key.
 pub(super) struct Entries<T> {
     /// Start and end of each entry in seconds.
     pub(super) intervals: Vec<[f64; 2]>,
     pub(super) values: Vec<T>,
+    /// Whether no entry starts or ends before an earlier one.
+    in_order: bool,
+}
+
+impl<T> Entries<T> {
+    /// Keeps the order of the file: the numbers of utterances are places in the labels.
+    fn of(intervals: Vec<[f64; 2]>, values: Vec<T>) -> Self {
+        let in_order = intervals.is_sorted_by(|one, other| one[0] <= other[0] && one[1] <= other[1]);
+        Self { intervals, values, in_order }
+    }
+
+    /// The entries that overlap a time, found fast where they are in the order of time.
+    pub(super) fn overlapping(&self, [start, end]: [f64; 2]) -> impl Iterator<Item = &T> {
+        let (mut from, mut to) = (0, self.intervals.len());
+        if self.in_order {
+            to = self.intervals.partition_point(|entry| entry[0] < end);
+            from = self.intervals.partition_point(|entry| entry[1] <= start).min(to);
+        }
+        let entries = self.intervals[from..to].iter().zip(&self.values[from..to]);
+        entries.filter(move |(entry, _)| entry[0] < end && entry[1] > start).map(|(_, value)| value)
+    }
 }
 
 impl Sequence {
@@ -53,7 +74,8 @@ impl Sequence {
             hint: hint.to_owned(),
         };
         let damaged = |cause: hdf5_reader::error::Error| format(format!("cannot read HDF5: {cause}"), CUT_SHORT);
-        let options = OpenOptions::default().with_max_read_bytes(MAX_ARRAY).with_chunk_cache_bytes(4 << 20);
+        // Every array is read once: a cache of them would grow with the file.
+        let options = OpenOptions::default().with_max_read_bytes(MAX_ARRAY).with_chunk_cache_bytes(0);
         let file = Hdf5File::open_with_options(&source.path, options).map_err(damaged)?;
         let (told, length) = (file.superblock().eof_address, file.storage().len());
         if told > length {
@@ -107,7 +129,7 @@ impl Sequence {
     /// The words of a key; of a key that is not there, none.
     pub(super) fn words(&self, key: &str) -> Result<Entries<String>, Problem> {
         if !self.has(key) {
-            return Ok(Entries { intervals: Vec::new(), values: Vec::new() });
+            return Ok(Entries::of(Vec::new(), Vec::new()));
         }
         let values = self.read(key, |entry| entry.dataset("features")?.read_strings())?;
         self.entries(key, values)
@@ -116,7 +138,7 @@ impl Sequence {
     /// The vectors of a key and their length; of a key that is not there, none.
     pub(super) fn vectors(&self, key: &str) -> Result<Entries<Vec<f32>>, Problem> {
         if !self.has(key) {
-            return Ok(Entries { intervals: Vec::new(), values: Vec::new() });
+            return Ok(Entries::of(Vec::new(), Vec::new()));
         }
         let (dim, values) = self.numbers(key, "features")?;
         self.entries(
@@ -133,28 +155,33 @@ impl Sequence {
                 format!("{}: `{key}` has {} features and {} intervals", self.file, values.len(), intervals.len());
             return Err(Problem::new(problem));
         }
-        Ok(Entries { intervals, values })
+        Ok(Entries::of(intervals, values))
     }
 
     /// The numbers of a dataset and the length of its rows.
     fn numbers(&self, key: &str, name: &str) -> Result<(usize, Vec<f64>), Problem> {
-        let (dtype, width, bytes) = self.read(key, |entry| {
+        let read = self.read(key, |entry| {
             let dataset = entry.dataset(name)?;
             let width = dataset.shape().iter().skip(1).product::<u64>() as usize;
-            Ok((dataset.dtype().clone(), width, dataset.read_native_bytes()?))
+            // Read so that nothing is kept: the crate holds on to what its other ways have read.
+            let values: Vec<f64> = match dataset.dtype() {
+                Datatype::FloatingPoint { size: 4, .. } => {
+                    dataset.read_array_uncached::<f32>()?.iter().copied().map(f64::from).collect()
+                }
+                Datatype::FloatingPoint { size: 8, .. } => {
+                    dataset.read_array_uncached::<f64>()?.iter().copied().collect()
+                }
+                Datatype::FixedPoint { size: 4, signed: true, .. } => {
+                    dataset.read_array_uncached::<i32>()?.iter().copied().map(f64::from).collect()
+                }
+                Datatype::FixedPoint { size: 8, signed: true, .. } => {
+                    dataset.read_array_uncached::<i64>()?.iter().map(|value| *value as f64).collect()
+                }
+                other => return Ok(Err(format!("{other:?}"))),
+            };
+            Ok(Ok((width, values)))
         })?;
-        let values = match dtype {
-            Datatype::FloatingPoint { size: 4, .. } => decode(&bytes, |value| f64::from(f32::from_ne_bytes(value))),
-            Datatype::FloatingPoint { size: 8, .. } => decode(&bytes, f64::from_ne_bytes),
-            Datatype::FixedPoint { size: 4, signed: true, .. } => {
-                decode(&bytes, |value| f64::from(i32::from_ne_bytes(value)))
-            }
-            Datatype::FixedPoint { size: 8, signed: true, .. } => {
-                decode(&bytes, |value| i64::from_ne_bytes(value) as f64)
-            }
-            other => return Err(Problem::new(format!("{}: `{key}/{name}` is of type {other:?}", self.file))),
-        };
-        Ok((width, values))
+        read.map_err(|dtype| Problem::new(format!("{}: `{key}/{name}` is of type {dtype}", self.file)))
     }
 
     fn read<T>(&self, key: &str, read: impl Fn(&Group) -> hdf5_reader::error::Result<T>) -> Result<T, Problem> {
@@ -162,10 +189,6 @@ impl Sequence {
         read(entry)
             .map_err(|cause| Problem::with_hint(format!("{}: `{key}`: {cause}", self.file), "download the file again"))
     }
-}
-
-fn decode<const N: usize>(bytes: &[u8], number: impl Fn([u8; N]) -> f64) -> Vec<f64> {
-    bytes.as_chunks::<N>().0.iter().map(|value| number(*value)).collect()
 }
 
 fn role_of(name: &str, is_text: bool) -> Option<Role> {
