@@ -13,29 +13,9 @@
 #include <torch/csrc/autograd/function_hook.h>
 #include <torch/csrc/autograd/variable.h>
 
+#include "guarded.h"
+
 namespace {
-
-char* text(const char* what) {
-  // libtorch appends a stack trace; the first line says it all.
-  const char* end = std::strchr(what, '\n');
-  size_t length = end == nullptr ? std::strlen(what) : static_cast<size_t>(end - what);
-  char* copy = static_cast<char*>(std::malloc(length + 1));
-  std::memcpy(copy, what, length);
-  copy[length] = 0;
-  return copy;
-}
-
-template <typename F>
-char* guarded(F action) {
-  try {
-    action();
-    return nullptr;
-  } catch (const std::exception& error) {
-    return text(error.what());
-  } catch (...) {
-    return text("an exception of an unknown kind");
-  }
-}
 
 std::vector<at::Tensor> list(at::Tensor* const* tensors, size_t count) {
   std::vector<at::Tensor> copies;

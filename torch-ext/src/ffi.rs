@@ -28,6 +28,10 @@ unsafe extern "C" {
     pub(crate) fn ute_autocast_enabled(cuda: c_int) -> c_int;
     pub(crate) fn ute_autocast_enter(cuda: c_int, dtype_before: *mut c_int) -> *mut c_char;
     pub(crate) fn ute_autocast_leave(cuda: c_int, before: c_int, dtype_before: c_int) -> *mut c_char;
+    pub(crate) fn ute_fused_fits(x: RawTensor) -> c_int;
+    pub(crate) fn ute_dropout(x: RawTensor, p: f64, out: *mut RawTensor) -> *mut c_char;
+    pub(crate) fn ute_dropout_add(x: RawTensor, residual: RawTensor, p: f64, out: *mut RawTensor) -> *mut c_char;
+    pub(crate) fn ute_rms_norm(x: RawTensor, weight: RawTensor, epsilon: f64, out: *mut RawTensor) -> *mut c_char;
     pub(crate) fn ute_current_stream(device: u32, handle: *mut u64) -> *mut c_char;
 }
 

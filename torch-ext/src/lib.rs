@@ -6,6 +6,7 @@
 //! - [`view`]: the memory of a CPU tensor as a slice.
 //! - [`hook`]: a call back for each leaf whose gradient is complete, in the order of completion.
 //! - [`adamw`]: AdamW in one pass over all parameters; [`gradient`]: gradients that live in memory of our choice.
+//! - [`fused`]: dropout and RMS norm in one pass over memory on the CPU, with their gradients.
 //! - [`autocast`]: bf16 in a scope.
 //! - [`cuda`]: loads libtorch's CUDA half when there is a driver.
 
@@ -16,6 +17,7 @@ pub mod autocast;
 pub mod cuda;
 mod error;
 mod ffi;
+pub mod fused;
 pub mod gradient;
 pub mod hook;
 pub mod view;

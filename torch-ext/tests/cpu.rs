@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex};
 
 use tch::{Device, Kind, Tensor};
-use unimse_torch_ext::{adamw, autocast, cuda, gradient, hook, view};
+use unimse_torch_ext::{adamw, autocast, cuda, fused, gradient, hook, view};
 
 fn leaf(values: &[f32]) -> Tensor {
     Tensor::from_slice(values).set_requires_grad(true)
@@ -158,4 +158,81 @@ fn without_a_driver_cuda_says_so_every_time() {
     }
     assert_eq!(cuda::load(), Err(cuda::Unavailable::NoDriver));
     assert_eq!(cuda::load(), Err(cuda::Unavailable::NoDriver));
+}
+
+fn gradient_of(leaf: &Tensor, loss: &Tensor) -> Tensor {
+    loss.backward();
+    leaf.grad()
+}
+
+#[test]
+fn the_fused_norm_is_libtorchs_and_so_are_its_gradients() {
+    tch::manual_seed(3);
+    for shape in [vec![1_i64, 1], vec![5, 7], vec![3, 4, 128], vec![2, 0, 16], vec![300, 33]] {
+        let width = shape[shape.len() - 1];
+        let (x, weight) =
+            (Tensor::randn(&shape, (Kind::Float, Device::Cpu)), Tensor::rand([width], (Kind::Float, Device::Cpu)));
+        let factor = Tensor::randn(&shape, (Kind::Float, Device::Cpu));
+        let leaves = || (x.copy().set_requires_grad(true), weight.copy().set_requires_grad(true));
+        let (own_x, own_weight) = leaves();
+        let own = fused::rms_norm(&own_x, &own_weight, 1e-6);
+        let (torch_x, torch_weight) = leaves();
+        let torch = torch_x.rms_norm([width], Some(&torch_weight), 1e-6);
+        assert!(own.allclose(&torch, 1e-5, 1e-6, false), "{shape:?}");
+        let own = gradient_of(&own_x, &(own * &factor).sum(Kind::Float));
+        let torch = gradient_of(&torch_x, &(torch * &factor).sum(Kind::Float));
+        assert!(own.allclose(&torch, 1e-4, 1e-5, false), "{shape:?}");
+        assert!(own_weight.grad().allclose(&torch_weight.grad(), 1e-4, 1e-4, false), "{shape:?}");
+    }
+}
+
+#[test]
+fn fused_dropout_drops_as_many_as_it_should_and_its_gradient_the_same_ones() {
+    let ones = || Tensor::ones([1500, 1000], (Kind::Float, Device::Cpu)).set_requires_grad(true);
+    for p in [0.1, 0.5, 0.9] {
+        tch::manual_seed(11);
+        let x = ones();
+        let dropped = fused::dropout(&x, p, true);
+        let share = dropped.eq(0.0).to_kind(Kind::Float).mean(Kind::Float).double_value(&[]);
+        // Three deviations of the share of 1.5 million coins.
+        assert!((share - p).abs() < 3.0 * (p * (1.0 - p) / 1.5e6).sqrt(), "{share} of {p}");
+        let kept = 1.0 / (1.0 - p);
+        assert!((dropped.max().double_value(&[]) - kept).abs() < 1e-5 * kept);
+        // Rows and columns are as independent as the whole: no pattern follows the counter.
+        for dimension in [0_i64, 1] {
+            let shares = dropped.eq(0.0).to_kind(Kind::Float).mean_dim(dimension, false, Kind::Float);
+            let count = if dimension == 0 { 1500.0 } else { 1000.0 };
+            let deviation = shares.std(true).double_value(&[]);
+            let expected = (p * (1.0 - p) / count).sqrt();
+            assert!((deviation / expected - 1.0).abs() < 0.1, "{deviation} {expected} along {dimension}");
+        }
+        let gradient = gradient_of(&x, &dropped.sum(Kind::Float));
+        assert_eq!(gradient, dropped.detach(), "of ones the gradient is the output");
+
+        tch::manual_seed(11);
+        assert_eq!(fused::dropout(&ones(), p, true).detach(), dropped.detach(), "the seed decides");
+        assert_ne!(fused::dropout(&ones(), p, true).detach(), dropped.detach(), "and each call draws anew");
+    }
+    let x = ones();
+    assert_eq!(fused::dropout(&x, 0.5, false), x, "nothing outside training");
+}
+
+#[test]
+fn a_residual_is_added_and_gets_the_whole_gradient() {
+    let leaf = |value: f64| Tensor::full([64, 3], value, (Kind::Float, Device::Cpu)).set_requires_grad(true);
+    let (x, residual) = (leaf(2.0), leaf(1.0));
+    tch::manual_seed(5);
+    let sum = fused::dropout_add(&x, &residual, 0.25, true);
+    tch::manual_seed(5);
+    let alone = fused::dropout(&x, 0.25, true);
+    assert_eq!(sum.detach(), (&residual + &alone).detach());
+    sum.sum(Kind::Float).backward();
+    assert_eq!(residual.grad(), residual.ones_like());
+    assert_eq!(x.grad(), (alone / 2.0).detach());
+    // A transposed view is as good as a contiguous tensor.
+    let view = leaf(3.0).transpose(0, 1);
+    tch::manual_seed(5);
+    let dropped = fused::dropout(&view, 0.25, true);
+    assert_eq!(dropped.size(), [3, 64]);
+    assert!(dropped.max().double_value(&[]) > 3.9);
 }

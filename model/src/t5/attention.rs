@@ -2,6 +2,7 @@
 
 use tch::nn::Module;
 use tch::{Kind, Tensor, nn};
+use unimse_torch_ext::fused;
 
 use super::projection;
 use crate::config::T5Config;
@@ -63,7 +64,7 @@ impl Attention {
             scores += bias;
             let wide = if scores.kind() == Kind::Double { Kind::Double } else { Kind::Float };
             let weights = scores.softmax(-1, wide).to_kind(memory.value.kind());
-            weights.dropout(self.dropout, train).matmul(&memory.value)
+            fused::dropout(&weights, self.dropout, train).matmul(&memory.value)
         };
         let (batch, length) = (hidden.size()[0], hidden.size()[1]);
         self.o.forward(&attended.transpose(1, 2).reshape([batch, length, self.heads * self.d_kv]))

@@ -1,6 +1,7 @@
 //! The decoder stack: all positions at once for training, one at a time with a cache for generation.
 
 use tch::{Tensor, nn};
+use unimse_torch_ext::fused;
 
 use super::{Attention, FeedForward, KeyValue, LayerNorm, RelativeBias};
 use crate::config::Config;
@@ -89,12 +90,12 @@ impl Decoder {
         train: bool,
     ) -> Tensor {
         let shared = Shared { self_bias, cross_bias, modalities, train };
-        let mut hidden = embedded.dropout(self.dropout, train);
+        let mut hidden = fused::dropout(embedded, self.dropout, train);
         for block in &self.blocks {
             let memory = block.cross_attention.project(states);
             hidden = block.forward(&hidden, None, &memory, &shared);
         }
-        self.final_norm.forward(&hidden).dropout(self.dropout, train)
+        fused::dropout(&self.final_norm.forward(&hidden), self.dropout, train)
     }
 
     /// Prepares the generation of up to `capacity` tokens.
@@ -155,11 +156,11 @@ impl Block {
             None => fresh,
         };
         let attended = self.self_attention.forward(&normed, &own, self_bias, train);
-        let hidden = hidden + attended.dropout(self.dropout, train);
+        let hidden = fused::dropout_add(&attended, hidden, self.dropout, train);
 
         let normed = self.cross_norm.forward(&hidden);
         let attended = self.cross_attention.forward(&normed, memory, cross_bias, train);
-        let hidden = hidden + attended.dropout(self.dropout, train);
+        let hidden = fused::dropout_add(&attended, &hidden, self.dropout, train);
 
         let hidden = self.feed_forward.forward(&hidden, train);
         match &self.fusion {

@@ -1,6 +1,7 @@
 //! The encoder stack.
 
 use tch::{Tensor, nn};
+use unimse_torch_ext::fused;
 
 use super::{Attention, FeedForward, LayerNorm, RelativeBias, padding_bias};
 use crate::config::Config;
@@ -60,7 +61,7 @@ impl Encoder {
         keep: usize,
         train: bool,
     ) -> EncoderOutput {
-        let mut hidden = embedded.dropout(self.dropout, train);
+        let mut hidden = fused::dropout(embedded, self.dropout, train);
         let bias = self.relative.forward(hidden.size()[1]) + padding_bias(mask, hidden.kind());
         let first_kept = self.blocks.len().saturating_sub(keep);
         let mut blocks = Vec::with_capacity(keep);
@@ -70,7 +71,8 @@ impl Encoder {
                 blocks.push(hidden.shallow_clone());
             }
         }
-        EncoderOutput { states: self.final_norm.forward(&hidden).dropout(self.dropout, train), blocks }
+        let states = fused::dropout(&self.final_norm.forward(&hidden), self.dropout, train);
+        EncoderOutput { states, blocks }
     }
 }
 
@@ -90,7 +92,8 @@ impl Block {
     fn forward(&self, hidden: &Tensor, bias: &Tensor, modalities: Option<&Tensor>, train: bool) -> Tensor {
         let normed = self.norm.forward(hidden);
         let memory = self.attention.project(&normed);
-        let hidden = hidden + self.attention.forward(&normed, &memory, bias, train).dropout(self.dropout, train);
+        let attended = self.attention.forward(&normed, &memory, bias, train);
+        let hidden = fused::dropout_add(&attended, hidden, self.dropout, train);
         let hidden = self.feed_forward.forward(&hidden, train);
         match &self.fusion {
             Some(fusion) => fusion.forward(&hidden, modalities),

@@ -2,6 +2,7 @@
 
 use tch::nn::Module;
 use tch::{Tensor, nn};
+use unimse_torch_ext::fused;
 
 use super::{LayerNorm, projection};
 use crate::config::{FeedForwardProjection, T5Config};
@@ -46,6 +47,7 @@ impl FeedForward {
             Inner::Relu { wi } => wi.forward(&normed).relu(),
             Inner::GatedGelu { wi_0, wi_1 } => wi_0.forward(&normed).gelu("tanh") * wi_1.forward(&normed),
         };
-        hidden + self.wo.forward(&inner.dropout(self.dropout, train)).dropout(self.dropout, train)
+        let narrowed = self.wo.forward(&fused::dropout(&inner, self.dropout, train));
+        fused::dropout_add(&narrowed, hidden, self.dropout, train)
     }
 }

@@ -1,6 +1,7 @@
 //! The RMS norm of T5.
 
 use tch::{Tensor, nn};
+use unimse_torch_ext::fused;
 
 /// Scales by the root of the mean square; no mean is subtracted and there is no bias.
 #[derive(Debug)]
@@ -17,6 +18,6 @@ impl LayerNorm {
 
     /// Normalises the last dimension; the mean square is taken in 32 bits whatever the element type.
     pub fn forward(&self, hidden: &Tensor) -> Tensor {
-        hidden.rms_norm(self.weight.size(), Some(&self.weight), self.epsilon)
+        fused::rms_norm(hidden, &self.weight, self.epsilon)
     }
 }

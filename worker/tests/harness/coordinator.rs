@@ -85,10 +85,11 @@ impl Shared {
             return;
         }
         *applied = seq;
+        let events = heard.events.len();
         match report {
             AgentReport::Event(report) => heard.events.push(report),
-            AgentReport::Leaving => heard.farewell.push(format!("leaving after {} reports", heard.events.len())),
-            AgentReport::Left => heard.farewell.push(format!("left after {} reports", heard.events.len())),
+            AgentReport::Leaving => heard.farewell.push(format!("leaving after {events} reports")),
+            AgentReport::Left => heard.farewell.push(format!("left after {events} reports")),
             AgentReport::Steps(steps) => {
                 heard.steps.extend(steps.records.into_iter().map(|record| (record.step, record)));
             }

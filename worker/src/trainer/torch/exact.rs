@@ -16,38 +16,58 @@ use super::flat::Flat;
 #[derive(Debug)]
 pub(super) struct Exact {
     sums: Tensor,
+    /// Micro-shards of this step that are in `sums`.
+    aside: usize,
 }
 
 impl Exact {
-    /// For gradients of one bucket on the CPU; none for others.
-    pub(super) fn of(flat: &Flat, buckets: usize) -> Option<Self> {
+    /// For gradients of one bucket on the CPU whose steps have up to `shards` micro-shards; none for others.
+    pub(super) fn of(flat: &Flat, buckets: usize, shards: u64) -> Option<Self> {
         let small = flat.gradients.device() == Device::Cpu && buckets == 1;
-        small.then(|| Self { sums: flat.gradients.zeros_like().to_kind(Kind::Double) })
+        // Two numbers have the same sum in either order, also in 32 bits.
+        let kind = if shards > 2 { Kind::Double } else { Kind::Float };
+        small.then(|| Self { sums: flat.gradients.zeros_like().to_kind(kind), aside: 0 })
     }
 
-    /// Begins a step.
-    pub(super) fn clear(&mut self) {
-        let _ = self.sums.zero_();
-    }
-
-    /// Adds the gradients of one micro-shard and clears them.
-    pub(super) fn take(&mut self, gradients: &mut Tensor) {
-        self.sums += &*gradients;
+    /// Sets the gradients of a micro-shard aside and clears them for the next one of the same step.
+    pub(super) fn set_aside(&mut self, gradients: &mut Tensor) {
+        self.add(gradients);
         let _ = gradients.zero_();
     }
 
-    /// What was added up since the step began.
-    pub(super) fn sums(&self) -> &Tensor {
-        &self.sums
+    /// Adds up what was set aside, what the last micro-shard left in the gradients, and the other ranks' sums; the result is in the
+    /// gradients.
+    pub(super) fn reduce(&mut self, gradients: &mut Tensor, group: &mut dyn Collective) -> Result<(), Halt> {
+        if self.sums.kind() == Kind::Double && (self.aside > 0 || group.world_size() > 1) {
+            self.add(gradients);
+            if group.world_size() > 1 {
+                group.all_reduce(Buffer::F64(view::host_mut(&mut self.sums).map_err(failed)?))?;
+            }
+            gradients.copy_(&self.sums);
+        } else {
+            if self.aside > 0 {
+                *gradients += &self.sums;
+            }
+            if group.world_size() > 1 {
+                group.all_reduce(Buffer::F32(view::host_mut(gradients).map_err(failed)?))?;
+            }
+        }
+        self.aside = 0;
+        Ok(())
     }
 
-    /// Adds up over the ranks and writes the result to the gradients.
-    pub(super) fn reduce(&mut self, gradients: &mut Tensor, group: &mut dyn Collective) -> Result<(), Halt> {
-        if group.world_size() > 1 {
-            group.all_reduce(Buffer::F64(view::host_mut(&mut self.sums).map_err(failed)?))?;
+    /// Forgets what a step that was given up has set aside.
+    pub(super) fn clear(&mut self) {
+        self.aside = 0;
+    }
+
+    fn add(&mut self, gradients: &Tensor) {
+        if self.aside == 0 {
+            self.sums.copy_(gradients);
+        } else {
+            self.sums += gradients;
         }
-        gradients.copy_(&self.sums);
-        Ok(())
+        self.aside += 1;
     }
 }
 
@@ -66,16 +86,20 @@ mod tests {
         let parts: Vec<Tensor> = (0..7)
             .map(|n| super::super::seeding::seeded(n, || flat.gradients.randn_like() * 10_f64.powi(n as i32 - 3)))
             .collect();
-        let mut sum = |order: &mut dyn Iterator<Item = usize>| {
-            let mut exact = Exact::of(&flat, 1).unwrap();
-            for part in order {
+        let mut sum = |order: &[usize]| {
+            let mut exact = Exact::of(&flat, 1, order.len() as u64).unwrap();
+            for (place, &part) in order.iter().enumerate() {
+                if place > 0 {
+                    exact.set_aside(&mut flat.gradients);
+                }
                 flat.gradients.copy_(&parts[part]);
-                exact.take(&mut flat.gradients);
             }
             exact.reduce(&mut flat.gradients, &mut group).unwrap();
             flat.gradients.copy()
         };
-        assert_eq!(sum(&mut (0..7)), sum(&mut (0..7).rev()));
+        assert_eq!(sum(&[0, 1, 2, 3, 4, 5, 6]), sum(&[6, 5, 4, 3, 2, 1, 0]));
+        assert_eq!(sum(&[0, 6]), sum(&[6, 0]));
+        assert_eq!(sum(&[3]), parts[3]);
         let plain =
             |order: &mut dyn Iterator<Item = usize>| order.fold(parts[0].zeros_like(), |sum, part| sum + &parts[part]);
         assert_ne!(plain(&mut (0..7)), plain(&mut (0..7).rev()), "in 32 bits it does");

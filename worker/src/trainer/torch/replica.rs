@@ -90,7 +90,9 @@ impl Model {
         }
         let flat = Flat::new(weights::parameters(&store), device)?;
         let reducer = Reducer::new(&flat)?;
-        let exact = Exact::of(&flat, reducer.buckets());
+        let train = &begin.spec.train;
+        let shards = u64::from(train.global_batch.div_ceil(train.micro_batch));
+        let exact = Exact::of(&flat, reducer.buckets(), shards);
         Ok(Self { unimse, flat, reducer, exact, fresh: true })
     }
 }
@@ -275,6 +277,9 @@ impl Replica for TorchReplica {
         let mut parts = Tensor::zeros([4], (Kind::Float, self.device));
         let last = shards.len().saturating_sub(1);
         for (place, shard) in shards.iter().enumerate() {
+            if let Some(exact) = self.model.exact.as_mut().filter(|_| place > 0) {
+                exact.set_aside(&mut self.model.flat.gradients);
+            }
             let reducer = &self.model.reducer;
             let backward = |loss: &Tensor| {
                 if overlaps && place == last {
@@ -286,9 +291,6 @@ impl Replica for TorchReplica {
             };
             let (own, forward, backward) = self.micro_shard(step, shard, of, backward)?;
             parts += own;
-            if let Some(exact) = &mut self.model.exact {
-                exact.take(&mut self.model.flat.gradients);
-            }
             sums.forward += forward;
             sums.backward += backward;
             sums.samples += shard.samples.len() as u64;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use tch::{Device, Kind, Tensor, nn};
+use unimse_collectives::local;
 use unimse_core::id::Step;
 use unimse_core::spec::{TrainSpec, parse_job};
 use unimse_model::{Batch, Config, Inputs, Modality, UniMse, weights};
@@ -53,7 +54,8 @@ pub fn run(folder: &Path, options: Options) -> Result<Outcome, String> {
     let batch = batch_of(folder)?;
     let mut flat = Flat::new(weights::parameters(&store), Device::Cpu).map_err(|cause| cause.to_string())?;
     let reducer = Reducer::new(&flat).map_err(|cause| cause.to_string())?;
-    let mut exact = Exact::of(&flat, reducer.buckets());
+    let mut group = local::group(1, 0).remove(0);
+    let mut exact = Exact::of(&flat, reducer.buckets(), 1);
     let train = settings();
     let (tokens, samples) = (batch.targets.numel() as f64, batch.targets.size()[0] as f64);
     let mut outcome = Outcome { seconds: Vec::new(), parts: [0.0; 3], losses: Vec::new(), peak_bytes: 0 };
@@ -61,17 +63,13 @@ pub fn run(folder: &Path, options: Options) -> Result<Outcome, String> {
     for step in 1..=options.warm + options.steps {
         let began = Instant::now();
         let _ = flat.gradients.zero_();
-        if let Some(exact) = &mut exact {
-            exact.clear();
-        }
         let output = model.forward(&batch, true).map_err(|error| error.to_string())?;
         let loss = model.loss(&output, tokens, samples);
         drop(output);
         let forward = began.elapsed();
         loss.backward();
         if let Some(exact) = &mut exact {
-            exact.take(&mut flat.gradients);
-            flat.gradients.copy_(exact.sums());
+            exact.reduce(&mut flat.gradients, &mut group).map_err(|halt| format!("{halt:?}"))?;
         }
         let backward = began.elapsed();
         optimiser::update(&mut flat, &train, Step(step), u64::MAX).map_err(|cause| cause.to_string())?;
