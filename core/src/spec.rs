@@ -9,6 +9,7 @@ mod check;
 mod duration;
 mod format;
 mod job;
+mod json;
 mod node;
 mod raw;
 mod raw_sweep;

@@ -87,6 +87,8 @@ async fn crowd(jobs: usize) -> Result<()> {
     let mut coordinator = Coordinator::start(folder.path()).await?;
     let load = Load::run(&coordinator.endpoint, 16, jobs).await?;
     report(load, 16, Some(2000.0));
+    let each = coordinator.processor_time()?.as_secs_f64() * 1e6 / jobs as f64;
+    emit("processor time of a submit", each, "us", "lower", None, "of all the coordinator's threads, 16 clients");
     emit(
         &format!("memory with {jobs} jobs"),
         coordinator.resident_megabytes()?,
@@ -99,28 +101,32 @@ async fn crowd(jobs: usize) -> Result<()> {
     // Without a snapshot a killed process leaves nothing but turns.
     coordinator.kill()?;
     let journal = held(folder.path())?;
-    let mut took = Vec::new();
+    let (mut took, mut spent) = (Vec::new(), Vec::new());
     for _ in 0..RECOVERIES {
         coordinator = Coordinator::start(folder.path()).await?;
         took.push(coordinator.ready_after);
+        spent.push(coordinator.processor_time()?);
         coordinator.expect_jobs(jobs).await?;
         coordinator.kill()?;
     }
-    let note = format!("start to first answer, {journal}");
+    let note =
+        format!("start to first answer, {:.0} ms of processor time, {journal}", millis(percentile(&mut spent, 50)));
     emit(&format!("replay of {jobs} jobs"), millis(percentile(&mut took, 50)), "ms", "lower", Some(2000.0), &note);
 
-    let mut took = Vec::new();
+    let (mut took, mut spent) = (Vec::new(), Vec::new());
     let mut memory = 0.0_f64;
     Coordinator::start(folder.path()).await?.stop()?;
     let journal = held(folder.path())?;
     for _ in 0..RECOVERIES {
         coordinator = Coordinator::start(folder.path()).await?;
         took.push(coordinator.ready_after);
+        spent.push(coordinator.processor_time()?);
         coordinator.expect_jobs(jobs).await?;
         memory = memory.max(coordinator.resident_megabytes()?);
         coordinator.stop()?;
     }
-    let note = format!("start to first answer, {journal}");
+    let note =
+        format!("start to first answer, {:.0} ms of processor time, {journal}", millis(percentile(&mut spent, 50)));
     let name = format!("snapshot of {jobs} jobs");
     emit(&name, millis(percentile(&mut took, 50)), "ms", "lower", Some(2000.0), &note);
     emit(&format!("memory with {jobs} jobs, restarted"), memory, "MB", "lower", None, "resident, from the snapshot");

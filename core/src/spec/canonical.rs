@@ -9,7 +9,7 @@ use crate::diagnostic::Diagnostics;
 use super::check;
 use super::duration;
 use super::job::{JobSpec, ModelSource, TrainLength};
-use super::node::Document;
+use super::node::{Document, Node};
 use super::raw::{
     RawAdam, RawCheckpoint, RawContext, RawContrastive, RawData, RawEncoders, RawFusion, RawJobSpec, RawKeep,
     RawLimits, RawLog, RawMetric, RawModel, RawResources, RawRestart, RawSchedule, RawSource, RawTrain, RawValidSource,
@@ -33,8 +33,8 @@ impl Serialize for JobSpec {
 
 impl<'de> Deserialize<'de> for JobSpec {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let value = Value::deserialize(deserializer)?;
-        validate(&Document::from_value(&value)).map_err(D::Error::custom)
+        let root = Node::deserialize(deserializer)?;
+        validate(&Document { sources: Vec::new(), root }).map_err(D::Error::custom)
     }
 }
 
