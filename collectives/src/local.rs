@@ -223,13 +223,14 @@ impl Collective for Local {
     }
 
     fn probe(&mut self) -> Result<()> {
+        // An abort is noted before the loss that it causes, so it is looked for after it.
+        let lost = self.seat.shared.lock().lost;
         if self.seat.is_aborted() {
             return Err(Error::Aborted);
         }
         if let Some(error) = &self.broken {
             return Err(error.clone());
         }
-        let lost = self.seat.shared.lock().lost;
         lost.map_or(Ok(()), |rank| Err(Error::PeerLost { rank }))
     }
 }
