@@ -13,7 +13,6 @@ use crate::ffi::{self, RawTensor, raw};
 ///
 /// # Panics
 /// As tch's operations do, when libtorch refuses.
-#[must_use]
 pub fn dropout(x: &Tensor, p: f64, train: bool) -> Tensor {
     if !train || p <= 0.0 {
         return x.shallow_clone();
@@ -29,7 +28,6 @@ pub fn dropout(x: &Tensor, p: f64, train: bool) -> Tensor {
 ///
 /// # Panics
 /// As [`dropout`].
-#[must_use]
 pub fn dropout_add(x: &Tensor, residual: &Tensor, p: f64, train: bool) -> Tensor {
     if !train || p <= 0.0 || p >= 1.0 || !fits(x) || !fits(residual) {
         return residual + dropout(x, p, train);
@@ -42,7 +40,6 @@ pub fn dropout_add(x: &Tensor, residual: &Tensor, p: f64, train: bool) -> Tensor
 ///
 /// # Panics
 /// As [`dropout`].
-#[must_use]
 pub fn rms_norm(x: &Tensor, weight: &Tensor, epsilon: f64) -> Tensor {
     if !fits(x) || !fits(weight) {
         return x.rms_norm(weight.size(), Some(weight), epsilon);

@@ -77,7 +77,9 @@ pub fn run(folder: &Path, options: Options) -> Result<Outcome, String> {
         let whole = began.elapsed();
         if step > options.warm {
             outcome.seconds.push(whole.as_secs_f64());
-            for (part, time) in parts.iter_mut().zip([forward, backward - forward, whole - backward]) {
+            for (part, time) in
+                parts.iter_mut().zip([forward, backward.saturating_sub(forward), whole.saturating_sub(backward)])
+            {
                 part.push(time);
             }
         }
