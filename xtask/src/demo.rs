@@ -50,7 +50,7 @@ pub(crate) fn run(programs: &Path, scratch: &Path, options: &Options) -> Result<
     stage.say("starts a coordinator and two workers with one slot each");
     let mut cluster = Cluster::start(&stage)?;
     // Real data needs longer to learn from than data that were made to be learned.
-    let steps = options.steps.unwrap_or_else(|| if options.data.is_some() { 600 } else { 240 });
+    let steps = options.steps.unwrap_or_else(|| if options.data.is_some() { 1200 } else { 400 });
     let job = Job::submit(&stage, &data, steps)?;
     stage.say(&format!("submitted {} (two ranks, {steps} steps): {}", job.id, stage.path("job.yaml").display()));
     job.wait_for("trains", Duration::from_mins(2), |view| view.state == "running" && view.step >= 5)?;
