@@ -105,6 +105,10 @@ impl Worker {
         if let Some(path) = self.library_path() {
             command.env("LD_LIBRARY_PATH", path);
         }
+        // As agents do for their trainers: threads that spin while they wait make a busy machine many times slower.
+        if ["GOMP_SPINCOUNT", "OMP_WAIT_POLICY"].iter().all(|name| std::env::var_os(name).is_none()) {
+            command.env("GOMP_SPINCOUNT", "1000");
+        }
         command
     }
 
