@@ -81,7 +81,7 @@ pub enum Error {
         /// The file.
         path: String,
         /// What Arrow says.
-        cause: arrow::error::ArrowError,
+        cause: arrow_schema::ArrowError,
     },
     /// The process that parsed a file for us died: the file exhausted its limits.
     #[error("{path}: malformed file: the process that read it {how}\n  hint: {hint}")]

@@ -5,9 +5,9 @@ use std::fmt;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use arrow::array::{Array, Float32Array, ListArray};
-use arrow::ipc::reader::FileReader;
-use arrow::ipc::writer::IpcWriteOptions;
+use arrow_array::{Array, Float32Array, ListArray};
+use arrow_ipc::reader::FileReader;
+use arrow_ipc::writer::IpcWriteOptions;
 use serde::Serialize;
 
 use super::layout::{HEAD_COLUMNS, schema};

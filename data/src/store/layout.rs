@@ -3,18 +3,14 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use arrow::array::{
-    Array, ArrayRef, Float32Array, Float32Builder, Int32Array, Int32Builder, ListArray, ListBuilder, StringArray,
-    StringBuilder, StructArray, StructBuilder,
-};
-use arrow::datatypes::{DataType, Field, Fields, Schema};
-use arrow::error::ArrowError;
-use arrow::record_batch::RecordBatch;
+use arrow_array::builder::{Float32Builder, Int32Builder, ListBuilder, StringBuilder, StructBuilder};
+use arrow_array::{Array, ArrayRef, Float32Array, Int32Array, ListArray, RecordBatch, StringArray, StructArray};
+use arrow_schema::{ArrowError, DataType, Field, Fields, Schema};
 
 use crate::schema::{Features, Labels, Metadata, Polarity, Sample};
 
 /// The columns before the features; they stay in memory when a store is open.
-pub(super) const HEAD_COLUMNS: usize = 12;
+pub(super) const HEAD_COLUMNS: usize = 13;
 
 fn emotion_fields() -> Fields {
     Fields::from(vec![Field::new("vocabulary", DataType::Utf8, false), Field::new("class", DataType::Utf8, false)])
@@ -38,6 +34,8 @@ pub(super) fn schema(metadata: Option<String>) -> Schema {
         Field::new("polarity", DataType::Utf8, true),
         Field::new("score", DataType::Float32, true),
         Field::new("emotions", DataType::List(emotion), false),
+        // JSON, because it is read by people and rarely: {"meld": {"from": "meld/dia0_utt3", "similarity": 0.8}}.
+        Field::new("filled", DataType::Utf8, true),
         Field::new("acoustic_frames", DataType::Int32, true),
         Field::new("visual_frames", DataType::Int32, true),
         Field::new("acoustic", DataType::List(feature_item()), true),
@@ -84,6 +82,7 @@ pub(super) struct BatchBuilder {
     polarity: StringBuilder,
     score: Float32Builder,
     emotions: ListBuilder<StructBuilder>,
+    filled: StringBuilder,
     acoustic: FeatureBuilder,
     visual: FeatureBuilder,
     rows: usize,
@@ -129,6 +128,7 @@ impl BatchBuilder {
             polarity: StringBuilder::new(),
             score: Float32Builder::new(),
             emotions: ListBuilder::new(columns).with_field(emotion),
+            filled: StringBuilder::new(),
             acoustic: FeatureBuilder::new(),
             visual: FeatureBuilder::new(),
             rows: 0,
@@ -164,6 +164,8 @@ impl BatchBuilder {
             entry.append(true);
         }
         self.emotions.append(true);
+        let filled = &sample.labels.filled;
+        self.filled.append_option((!filled.is_empty()).then(|| serde_json::to_string(filled).unwrap_or_default()));
         self.bytes += self.acoustic.push(sample.acoustic.as_ref()) + self.visual.push(sample.visual.as_ref());
         self.bytes += sample.text.len() + sample.context.as_ref().map_or(0, String::len) + 128;
         self.rows += 1;
@@ -182,6 +184,7 @@ impl BatchBuilder {
             Arc::new(self.polarity.finish()),
             Arc::new(self.score.finish()),
             Arc::new(self.emotions.finish()),
+            Arc::new(self.filled.finish()),
             Arc::new(self.acoustic.frames.finish()),
             Arc::new(self.visual.frames.finish()),
             Arc::new(self.acoustic.values.finish()),
@@ -205,6 +208,7 @@ pub(super) struct Head {
     polarity: StringArray,
     score: Float32Array,
     emotions: ListArray,
+    filled: StringArray,
     pub(super) acoustic_frames: Int32Array,
     pub(super) visual_frames: Int32Array,
 }
@@ -226,8 +230,9 @@ impl Head {
             polarity: column(batch, 7)?,
             score: column(batch, 8)?,
             emotions: column(batch, 9)?,
-            acoustic_frames: column(batch, 10)?,
-            visual_frames: column(batch, 11)?,
+            filled: column(batch, 10)?,
+            acoustic_frames: column(batch, 11)?,
+            visual_frames: column(batch, 12)?,
         })
     }
 
@@ -235,7 +240,8 @@ impl Head {
     pub(super) fn labels(&self, row: usize) -> Labels {
         let polarity = text_at(&self.polarity, row).and_then(|word| word.parse().ok());
         let score = self.score.is_valid(row).then(|| self.score.value(row));
-        Labels { polarity, score, emotions: self.emotions(row) }
+        let filled = text_at(&self.filled, row).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+        Labels { polarity, score, emotions: self.emotions(row), filled }
     }
 
     /// The polarity as it is written.

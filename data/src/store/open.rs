@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use arrow::buffer::Buffer;
-use arrow::ipc::convert::try_fb_to_schema;
-use arrow::ipc::reader::{FileDecoder, read_footer_length};
-use arrow::ipc::{Block, MetadataVersion, root_as_footer, root_as_message};
+use arrow_buffer::Buffer;
+use arrow_ipc::convert::try_fb_to_schema;
+use arrow_ipc::reader::{FileDecoder, read_footer_length};
+use arrow_ipc::{Block, MetadataVersion, root_as_footer, root_as_message};
 
 use super::layout::{HEAD_COLUMNS, Head, first_feature_buffer, number_at, schema, text_at, value_buffers};
 use super::seal::{BATCHES_KEY, BatchEntry, END_OF_STREAM, HEADER_BYTES, content_hash};
@@ -327,7 +327,7 @@ fn read_batch(file: &File, entry: BatchEntry, first_row: usize, metadata: &Metad
 
 fn place_rows(
     name: &str,
-    frames: &arrow::array::Int32Array,
+    frames: &arrow_array::Int32Array,
     (start, length): (u64, u64),
     dim: Option<usize>,
 ) -> Result<Placed, String> {

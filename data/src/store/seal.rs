@@ -3,10 +3,10 @@
 //! `content_hash = BLAKE3(metadata with an empty content_hash, 0, list of batches)`, where the list has the place, length
 //! and hash of every batch. So checking the hash of a few kilobytes at opening binds every byte of the file.
 
-use arrow::datatypes::Schema;
-use arrow::ipc;
-use arrow::ipc::convert::{IpcSchemaEncoder, metadata_to_fb};
-use arrow::ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteOptions};
+use arrow_ipc as ipc;
+use arrow_ipc::convert::{IpcSchemaEncoder, metadata_to_fb};
+use arrow_ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteOptions};
+use arrow_schema::Schema;
 use flatbuffers::FlatBufferBuilder;
 use serde::{Deserialize, Serialize};
 

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use super::writer::Encoder;
 use super::*;
 use crate::error::Error;
-use crate::schema::{Features, Labels, Polarity, Provenance, Sample, Split, Task, Vocabulary};
+use crate::schema::{Donor, Features, Labels, Polarity, Provenance, Sample, Split, Task, Vocabulary};
 
 fn new_store(name: &str) -> NewStore {
     NewStore {
@@ -65,6 +65,7 @@ fn several() -> Vec<Sample> {
             polarity: Some(Polarity::Positive),
             score: Some(-2.6),
             emotions: BTreeMap::from([("meld".to_owned(), "joy".to_owned())]),
+            filled: BTreeMap::from([("meld".to_owned(), Donor { from: "meld/dia0_utt3".to_owned(), similarity: 0.5 })]),
         },
         acoustic: features(3, 5),
         visual: features(1, 2),
@@ -287,7 +288,7 @@ fn files_of_others_are_refused_with_a_reason() {
     assert!(refused(&vec![7; 100_000]).contains("it does not end like an Arrow file"));
     // An Arrow file with the same columns, made by someone else.
     let schema = layout::schema(None);
-    let mut other = arrow::ipc::writer::FileWriter::try_new(Vec::new(), &schema).unwrap();
+    let mut other = arrow_ipc::writer::FileWriter::try_new(Vec::new(), &schema).unwrap();
     other.finish().unwrap();
     let mut bytes = other.into_inner().unwrap();
     bytes.splice(8..8, vec![0; 70_000]);
@@ -310,6 +311,7 @@ fn any_labels() -> impl Strategy<Value = Labels> {
         polarity,
         score,
         emotions: class.into_iter().map(|class| ("meld".to_owned(), class)).collect(),
+        ..Labels::default()
     })
 }
 

@@ -5,8 +5,8 @@ use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use arrow::error::ArrowError;
-use arrow::ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteContext, IpcWriteOptions, write_message};
+use arrow_ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteContext, IpcWriteOptions, write_message};
+use arrow_schema::ArrowError;
 
 use super::layout::{BatchBuilder, first_feature_buffer, schema};
 use super::partial::PartialFile;
@@ -198,7 +198,7 @@ impl<W: Write + Seek> Encoder<W> {
         let (_, encoded) =
             IpcDataGenerator::default().encode(&batch, &mut tracker, &self.options, &mut self.context)?;
         let body_head = {
-            let message = arrow::ipc::root_as_message(&encoded.ipc_message)
+            let message = arrow_ipc::root_as_message(&encoded.ipc_message)
                 .map_err(|cause| ArrowError::IpcError(cause.to_string()))?;
             let buffers = message.header_as_record_batch().and_then(|batch| batch.buffers());
             let buffers = buffers.ok_or_else(|| ArrowError::IpcError("a batch without buffers".to_owned()))?;
