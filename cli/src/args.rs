@@ -10,7 +10,7 @@ mod tensor;
 use clap::{Parser, Subcommand, ValueEnum};
 
 pub(crate) use checkpoint::CheckpointCommand;
-pub(crate) use data::{DataCommand, ImportArgs, SampleArgs};
+pub(crate) use data::{DataCommand, ImportArgs, LabelArgs, SampleArgs};
 pub(crate) use job::{
     ExplainArgs, JobId, LogFormat, LogsArgs, MetricsArgs, MetricsFormat, PsArgs, ResumeArgs, ShowArgs, SubmitArgs,
     SubmitFormat, WaitArgs,
@@ -19,7 +19,7 @@ pub(crate) use local::{
     DoctorArgs, DrainArgs, HelpArgs, NodesArgs, Passed, SchemaArgs, SchemaKind, UpArgs, ValidateArgs,
 };
 pub(crate) use sweep::SweepCommand;
-pub(crate) use tensor::{EvaluateArgs, PredictArgs};
+pub(crate) use tensor::{EvaluateArgs, ExportArgs, PredictArgs};
 
 /// Where a coordinator is looked for when nobody says otherwise.
 pub(crate) const DEFAULT_COORDINATOR: &str = "http://127.0.0.1:7800";
@@ -139,6 +139,8 @@ pub(crate) enum Command {
     Evaluate(EvaluateArgs),
     /// Predict the labels of samples with a checkpoint
     Predict(PredictArgs),
+    /// Write a checkpoint as a folder that transformers loads
+    Export(ExportArgs),
     /// Check job and sweep files without submitting them
     Validate(ValidateArgs),
     /// Print the JSON Schema of job or sweep files, for editors
@@ -186,6 +188,8 @@ mod tests {
             "unimse data import --format meld train=a.csv valid=b.csv --out meld.arrow --skip-bad",
             "unimse evaluate j-7k2m:best mosi.arrow --output lines.jsonl -o json",
             "unimse predict ./best --text -well -o json",
+            "unimse data label mosi.arrow meld.arrow --encoder simcse --out labelled --donors all",
+            "unimse export j-7k2m:best ./t5 --dtype bf16",
             "unimse validate a.yaml b.yaml --as sweep",
             "unimse completions bash",
             "unimse help exit-codes",

@@ -80,6 +80,7 @@ async fn run_online(context: &Context, command: Command) -> Result<Exit> {
             tensor::run(context, "evaluate", &args.checkpoint, args.for_worker()).await
         }
         Command::Predict(args) => tensor::run(context, "predict", &args.checkpoint, args.for_worker()).await,
+        Command::Export(args) => tensor::run(context, "export", &args.checkpoint, args.for_worker()).await,
         Command::Doctor(args) => doctor::run(context, args).await,
         Command::Validate(_)
         | Command::Schema(_)

@@ -22,9 +22,10 @@ mod tests;
 mod yaml;
 
 pub use job::{
-    AdamSpec, CheckpointName, CheckpointSpec, ContextSpec, ContrastiveSpec, DataSource, DataSpec, EncoderSpec,
-    FusionSpec, JobSpec, KeepSpec, LimitSpec, LogSpec, MetricSpec, ModelSource, ModelSpec, Pick, Precision, Preset,
-    ResourceSpec, RestartSpec, Resume, ScheduleKind, ScheduleSpec, TrainLength, TrainSpec,
+    AdamSpec, AnswerWay, CheckpointName, CheckpointSpec, ContextSpec, ContrastiveSpec, DataSource, DataSpec,
+    EncoderSpec, FusionInit, FusionSpec, HeadSpec, JobSpec, KeepSpec, LimitSpec, LogSpec, LoraSpec, MetricSpec,
+    ModelSource, ModelSpec, Pick, Precision, Preset, ResourceSpec, RestartSpec, Resume, ScheduleKind, ScheduleSpec,
+    TrainLength, TrainSpec, Trainable,
 };
 pub use schema::{schema_job, schema_sweep};
 pub use sweep::{JobFile, parse_sweep};

@@ -39,7 +39,7 @@ fn main() {
         acoustic: modality(74),
         visual: modality(35),
     };
-    let batch = Batch { inputs, targets: ids(12) };
+    let batch = Batch { inputs, targets: ids(12), answers: None };
     let mut optimiser = nn::AdamW::default().build(&store, 1e-4).expect("the store has parameters");
     println!("{parameters} parameters, batches of {rows} x {length} tokens, {frames} frames");
     report("forward", rows, || drop(tch::no_grad(|| model.forward(&batch, false).expect("the dims are listed"))));

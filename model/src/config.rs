@@ -5,7 +5,9 @@ mod preset;
 
 use serde::{Deserialize, Serialize};
 
-pub use extension::{ContrastiveConfig, FusionConfig, FusionInit, ModalityConfig, UniMseConfig};
+pub use extension::{
+    AnswerWay, ContrastiveConfig, FusionConfig, FusionInit, HeadsConfig, LoraConfig, ModalityConfig, UniMseConfig,
+};
 pub use preset::Preset;
 
 use crate::Error;

@@ -18,7 +18,6 @@ pub struct Contrastive {
     text: nn::Linear,
     acoustic: Option<nn::Linear>,
     visual: Option<nn::Linear>,
-    temperature: f64,
 }
 
 impl Contrastive {
@@ -37,30 +36,67 @@ impl Contrastive {
             return None;
         }
         let text = linear("text", config.t5.d_model);
-        Some(Self { text, acoustic, visual, temperature: contrastive.temperature })
+        Some(Self { text, acoustic, visual })
     }
 
-    /// Returns the text-acoustic and the text-visual loss, each a sum over the samples that have the modality and over
-    /// `blocks`, which are the text streams `[B, L, d_model]` with their `mask [B, L]`; 0 for a modality without loss.
-    pub fn forward(
+    /// Returns how each sample looks from each side: `blocks` are the text streams `[B, L, d_model]` with their `mask [B, L]`.
+    pub fn views(
         &self,
         blocks: &[Tensor],
         mask: &Tensor,
         acoustic: Option<&EncodedModality>,
         visual: Option<&EncodedModality>,
-    ) -> (Tensor, Tensor) {
+    ) -> Views {
         let queries: Vec<Tensor> =
             blocks.iter().map(|block| unit(&self.text.forward(&masked_mean(block, mask)))).collect();
-        let sum = |linear: Option<&nn::Linear>, encoded: Option<&EncodedModality>| match linear.zip(encoded) {
-            Some((linear, encoded)) => {
-                let keys = unit(&linear.forward(&encoded.mean));
-                let losses: Vec<Tensor> =
-                    queries.iter().map(|query| info_nce(query, &keys, &encoded.present, self.temperature)).collect();
-                Tensor::stack(&losses, 0).sum(Kind::Float)
-            }
-            None => Tensor::zeros([], (Kind::Float, mask.device())),
+        let side = |linear: Option<&nn::Linear>, encoded: Option<&EncodedModality>| {
+            linear.zip(encoded).map(|(linear, encoded)| Side {
+                keys: unit(&linear.forward(&encoded.mean)),
+                present: encoded.present.detach().to_kind(Kind::Float),
+            })
         };
-        (sum(self.acoustic.as_ref(), acoustic), sum(self.visual.as_ref(), visual))
+        Views {
+            queries: Tensor::stack(&queries, 0),
+            acoustic: side(self.acoustic.as_ref(), acoustic),
+            visual: side(self.visual.as_ref(), visual),
+        }
+    }
+}
+
+/// Holds the unit vectors that the losses compare. They may be those of a micro-batch, or of a whole global batch.
+#[derive(Debug)]
+pub struct Views {
+    /// `[n, B, dim]`, the text after each of the `n` blocks.
+    pub queries: Tensor,
+    /// The sound, if it takes part.
+    pub acoustic: Option<Side>,
+    /// The picture, if it takes part.
+    pub visual: Option<Side>,
+}
+
+/// Holds one modality's side of the comparison.
+#[derive(Debug)]
+pub struct Side {
+    /// `[B, dim]`.
+    pub keys: Tensor,
+    /// `[B]`, 1 where the sample has the modality and 0 elsewhere.
+    pub present: Tensor,
+}
+
+impl Views {
+    /// Returns each sample's text-acoustic and text-visual loss as an anchor, `[B]` each, added up over the blocks; 0 where it
+    /// lacks the modality.
+    pub fn losses(&self, temperature: f64) -> (Tensor, Tensor) {
+        let side = |side: Option<&Side>| match side {
+            Some(Side { keys, present }) => {
+                let blocks = 0..self.queries.size()[0];
+                let losses: Vec<Tensor> =
+                    blocks.map(|block| info_nce(&self.queries.get(block), keys, present, temperature)).collect();
+                Tensor::stack(&losses, 0).sum_dim_intlist(0, false, Kind::Float)
+            }
+            None => Tensor::zeros([self.queries.size()[1]], (Kind::Float, self.queries.device())),
+        };
+        (side(self.acoustic.as_ref()), side(self.visual.as_ref()))
     }
 }
 
@@ -71,9 +107,10 @@ pub fn masked_mean(states: &Tensor, mask: &Tensor) -> Tensor {
     (states * mask).sum_dim_intlist(1, false, states.kind()) / count
 }
 
-/// Returns the sum over present samples of `-log softmax(query . keys / temperature)` at the sample itself.
+/// Returns for each sample `-log softmax(query . keys / temperature)` at the sample itself, `[B]`.
 ///
-/// `queries` and `keys` are unit vectors `[B, d]`; where `present [B]` is 0 a sample is neither anchor nor negative.
+/// `queries` and `keys` are unit vectors `[B, d]`; where `present [B]` is 0 a sample is neither anchor nor
+/// negative, and its own loss is 0.
 pub fn info_nce(queries: &Tensor, keys: &Tensor, present: &Tensor, temperature: f64) -> Tensor {
     let batch = queries.size()[0];
     let scores = queries.matmul(&keys.transpose(0, 1)).to_kind(Kind::Float) / temperature;
@@ -82,7 +119,7 @@ pub fn info_nce(queries: &Tensor, keys: &Tensor, present: &Tensor, temperature: 
     let itself = Tensor::arange(batch, (Kind::Int64, queries.device()));
     let losses = scores.cross_entropy_loss::<Tensor>(&itself, None, Reduction::None, -100, 0.0);
     // An absent anchor's own score is hidden too, so its loss is a huge finite number: dropped, never multiplied.
-    losses.masked_fill(&absent, 0.0).sum(Kind::Float)
+    losses.masked_fill(&absent, 0.0)
 }
 
 /// Scales rows to length 1 in 32 bits; a zero row stays zero.

@@ -1,8 +1,10 @@
 //! Greedy decoding under the label grammar, and the expected score.
 //!
 //! At every step a table `state x token` says what may follow, so whatever the weights are, the output is a label
-//! string. Scores are computed for the grammar's few dozen tokens only, not for the whole vocabulary.
+//! string. Scores are computed for the grammar's few dozen tokens only, not for the whole vocabulary. Other ways to an
+//! answer are the expected score, and the heads: see [`LabelDecoder::answer`].
 
+mod answering;
 mod expectation;
 
 use tch::{Device, Kind, Tensor};
@@ -26,6 +28,7 @@ pub struct LabelDecoder<'a> {
     next: Tensor,
     start_token: i64,
     scores: ScoreTree,
+    task: Option<Task>,
 }
 
 /// Holds what the model says about one sample.
@@ -63,6 +66,7 @@ impl<'a> LabelDecoder<'a> {
             next: table(Tensor::from_slice(&next)),
             start_token: t5.decoder_start_token_id,
             scores: ScoreTree::new(grammar, t5.decoder_start_token_id, device),
+            task,
         }
     }
 

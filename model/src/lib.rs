@@ -13,8 +13,10 @@
 //!   - [`fusion`]: the multimodal fusion layer after the last blocks of encoder and decoder.
 //!   - [`encoders`]: the acoustic and the visual LSTM over true lengths.
 //!   - [`contrastive`]: InfoNCE between text and each modality.
+//!   - [`heads`]: a score and classes read off the encoder, beside the generator.
 //! - [`decoding`]: [`LabelDecoder`] generates labels under the grammar, so that every output can be parsed.
 //! - [`metrics`]: [`metrics::task_metrics`], exactly the numbers that papers print.
+//! - [`sentence`]: a BERT sentence encoder, which finds the donors of universal labels.
 //! - [`weights`]: parameters in a stable order, loading with errors that name the tensor, safetensors out.
 //!
 //! Parameters have the names of Hugging Face's T5, so a pretrained checkpoint loads unchanged. Randomness (initial
@@ -31,8 +33,10 @@ pub mod encoders;
 pub mod error;
 pub mod fusion;
 pub mod grammar;
+pub mod heads;
 pub mod labels;
 pub mod metrics;
+pub mod sentence;
 pub mod t5;
 pub mod unimse;
 pub mod weights;
@@ -42,5 +46,7 @@ pub use decoding::{LabelDecoder, Prediction};
 pub use encoders::{Modality, ModalityPart};
 pub use error::Error;
 pub use grammar::Grammar;
+pub use heads::{Answers, Heads};
 pub use labels::{EmotionVocabulary, LabelSchema, Labels, Polarity, Task};
+pub use sentence::{Pooling, SentenceEncoder};
 pub use unimse::{Batch, Encoded, Inputs, Output, UniMse};

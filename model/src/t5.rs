@@ -15,6 +15,7 @@ mod decoder;
 mod encoder;
 mod feed_forward;
 mod layer_norm;
+mod lora;
 mod position;
 
 pub use attention::{Attention, KeyValue};

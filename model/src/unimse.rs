@@ -8,8 +8,9 @@ use tch::{Kind, Reduction, Tensor, nn};
 
 use crate::Error;
 use crate::config::Config;
-use crate::contrastive::Contrastive;
+use crate::contrastive::{Contrastive, Views};
 use crate::encoders::{EncodedModality, ModalityEncoder};
+use crate::heads::Heads;
 use crate::t5::{Cache, Decoder, Encoder, padding_bias, projection};
 
 /// Marks target positions that are padding; they have no loss.
@@ -26,6 +27,7 @@ pub struct UniMse {
     encoder: Encoder,
     decoder: Decoder,
     contrastive: Option<Contrastive>,
+    heads: Option<Heads>,
     lm_head: Option<nn::Linear>,
 }
 
@@ -75,6 +77,7 @@ impl UniMse {
             visual: ModalityEncoder::new(&(path / "visual"), "visual", &config.unimse.visual),
             encoder: Encoder::new(&(path / "encoder"), config),
             contrastive: Contrastive::new(&(path / "contrastive"), config),
+            heads: Heads::new(&(path / "heads"), config),
             decoder: Decoder::new(&(path / "decoder"), config),
             lm_head: (!t5.tie_word_embeddings)
                 .then(|| projection(&(path / "lm_head"), t5.d_model, t5.vocab_size, lm_head_stdev)),
@@ -129,33 +132,58 @@ impl UniMse {
             .cross_entropy_loss::<Tensor>(&batch.targets.reshape([-1]), None, Reduction::None, IGNORED_TARGET, 0.0)
             .view([size[0], size[1]])
             .sum_dim_intlist(1, false, Kind::Float);
-        let (contrastive_acoustic_sum, contrastive_visual_sum) = match &self.contrastive {
-            Some(contrastive) => contrastive.forward(
-                &encoded.blocks,
-                &batch.inputs.attention_mask,
-                encoded.acoustic.as_ref(),
-                encoded.visual.as_ref(),
-            ),
-            None => (nll.new_zeros([], (Kind::Float, nll.device())), nll.new_zeros([], (Kind::Float, nll.device()))),
+        let views = self.views(&encoded, &batch.inputs);
+        let zero = || nll.new_zeros([], (Kind::Float, nll.device()));
+        let (contrastive_acoustic_sum, contrastive_visual_sum) = match &views {
+            Some(views) => {
+                let (acoustic, visual) = views.losses(self.config.unimse.contrastive.temperature);
+                (acoustic.sum(Kind::Float), visual.sum(Kind::Float))
+            }
+            None => (zero(), zero()),
+        };
+        let heads = match (&self.heads, &batch.answers) {
+            (Some(heads), Some(truth)) => {
+                heads.losses(&heads.forward(&encoded, &batch.inputs.attention_mask, train), truth)
+            }
+            _ => nll.zeros_like(),
         };
         Ok(Output {
             ce_sum: nll.sum(Kind::Float),
             tokens: batch.targets.ne(IGNORED_TARGET).sum(Kind::Int64),
             nll,
+            heads,
+            views,
             contrastive_acoustic_sum,
             contrastive_visual_sum,
             logits,
         })
     }
 
-    /// Returns this batch's share of a step's loss: `ce_sum / tokens + (alpha ta + beta tv) / samples`.
+    /// Returns what the contrastive losses compare, of an encoder pass; `None` for a model without these losses.
+    pub fn views(&self, encoded: &Encoded, inputs: &Inputs) -> Option<Views> {
+        let contrastive = self.contrastive.as_ref()?;
+        let (acoustic, visual) = (encoded.acoustic.as_ref(), encoded.visual.as_ref());
+        Some(contrastive.views(&encoded.blocks, &inputs.attention_mask, acoustic, visual))
+    }
+
+    /// Tells whether there are contrastive losses.
+    pub fn is_contrastive(&self) -> bool {
+        self.contrastive.is_some()
+    }
+
+    /// Returns the heads beside the generator, if there are some.
+    pub fn heads(&self) -> Option<&Heads> {
+        self.heads.as_ref()
+    }
+
+    /// Returns this batch's share of a step's loss: `ce_sum / tokens + (alpha ta + beta tv + heads) / samples`.
     ///
     /// `tokens` and `samples` count the global batch, so the shares of all micro-shards of a step add up to its loss.
     pub fn loss(&self, output: &Output, tokens: f64, samples: f64) -> Tensor {
         let weights = &self.config.unimse.contrastive;
         let contrastive =
             &output.contrastive_acoustic_sum * weights.acoustic + &output.contrastive_visual_sum * weights.visual;
-        &output.ce_sum / tokens + contrastive / samples
+        &output.ce_sum / tokens + (contrastive + output.heads.sum(Kind::Float)) / samples
     }
 
     /// Decodes given decoder inputs `[B, T]` all at once; returns states `[B, T, d_model]`.

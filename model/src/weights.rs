@@ -1,10 +1,14 @@
 //! Parameters by name: a stable order, loading with errors that name the tensor, and safetensors out.
 
+mod files;
+mod merge;
 mod pretrained;
 mod safetensors_io;
 
-pub use pretrained::initialise_from_t5;
-pub use safetensors_io::{read_safetensors, to_safetensors, write_safetensors};
+pub use files::WeightFiles;
+pub use merge::merge_lora;
+pub use pretrained::{initialise_from_t5, is_added};
+pub use safetensors_io::{read_safetensors, to_safetensors, write_safetensors, write_tensors};
 
 use std::collections::{BTreeMap, HashMap};
 

@@ -1,4 +1,5 @@
-//! The T5 part against transformers: states, logits, loss, gradients, generation and position buckets of tiny models.
+//! The T5 part against transformers: states, logits, loss, gradients, generation and position buckets of tiny models; in
+//! `golden/unimse.rs` the whole model against PyTorch.
 //!
 //! The fixtures are made by `golden/make_t5.py`.
 
@@ -12,6 +13,9 @@ use unimse_model::encoders::Modality;
 use unimse_model::t5::Cache;
 use unimse_model::{Batch, Config, Inputs, UniMse, weights};
 
+#[path = "golden/unimse.rs"]
+mod unimse;
+
 struct Golden {
     tensors: BTreeMap<String, Tensor>,
     config: Config,
@@ -19,13 +23,20 @@ struct Golden {
 
 impl Golden {
     fn read(name: &str) -> Self {
+        // A plain T5 has no fusion, and the fixtures have fewer blocks than the default fuses.
+        Self::read_with(name, r#"{"unimse": {"fusion": {"layers": 0}, "contrastive": {"layers": 1}},"#)
+    }
+
+    fn read_whole(name: &str) -> Self {
+        Self::read_with(name, "{")
+    }
+
+    fn read_with(name: &str, ours: &str) -> Self {
         // libtorch's threads spin while they wait, which is slow where tests share their cores with other work.
         tch::set_num_threads(1);
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
         let bytes = std::fs::read(path).unwrap();
         let (_, metadata) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
-        // A plain T5 has no fusion, and the fixtures have fewer blocks than the default fuses.
-        let ours = r#"{"unimse": {"fusion": {"layers": 0}, "contrastive": {"layers": 1}},"#;
         let json = metadata.metadata().as_ref().unwrap()["config"].replacen('{', ours, 1);
         Self {
             tensors: weights::read_safetensors(&bytes).unwrap().into_iter().collect(),
@@ -61,7 +72,7 @@ impl Golden {
     }
 
     fn batch(&self) -> Batch {
-        Batch { inputs: self.inputs(), targets: self.get("labels").shallow_clone() }
+        Batch { inputs: self.inputs(), targets: self.get("labels").shallow_clone(), answers: None }
     }
 }
 

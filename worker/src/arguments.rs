@@ -47,6 +47,12 @@ pub(crate) enum Command {
     /// Print polarity, score and emotion of sentences.
     #[cfg(feature = "torch")]
     Predict(PredictArguments),
+    /// Fill labels that datasets lack from the most similar samples of the others.
+    #[cfg(feature = "torch")]
+    Label(LabelArguments),
+    /// Write a pulled model as a folder that transformers loads.
+    #[cfg(feature = "torch")]
+    Export(ExportArguments),
 }
 
 #[derive(Clone, Copy, Debug, Args)]
@@ -144,6 +150,9 @@ pub(crate) struct EvaluateArguments {
     /// Write one JSON line a sample: what went in, what came out, and its loss.
     #[arg(long, value_name = "FILE")]
     pub(crate) output: Option<std::path::PathBuf>,
+    /// How the model answers: decoded, expected (score) or heads [default: as in training].
+    #[arg(long, value_enum)]
+    pub(crate) answers: Option<AnswersArgument>,
     /// Samples in a batch.
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub(crate) batch: u32,
@@ -165,8 +174,103 @@ pub(crate) struct PredictArguments {
     /// A file with one JSON object a line (`{"id": .., "text": .., "acoustic": [[..]], "visual": [[..]]}`), `-` for stdin.
     #[arg(long, value_name = "FILE|-")]
     pub(crate) jsonl: Option<String>,
+    /// How the model answers: decoded, expected (score) or heads [default: as in training].
+    #[arg(long, value_enum)]
+    pub(crate) answers: Option<AnswersArgument>,
     #[arg(short = 'o', long = "format", default_value = "table")]
     pub(crate) format: Format,
+}
+
+/// What `export` is told.
+#[cfg(feature = "torch")]
+#[derive(Debug, Args)]
+pub(crate) struct ExportArguments {
+    /// Folder of a pulled or exported model.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) model: std::path::PathBuf,
+    /// Where to write; absent or empty.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: std::path::PathBuf,
+    /// Element type of the weights.
+    #[arg(long, value_enum, default_value = "fp32")]
+    pub(crate) dtype: ExportType,
+}
+
+/// The ways to an answer.
+#[cfg(feature = "torch")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum AnswersArgument {
+    Decoded,
+    Expected,
+    Heads,
+}
+
+#[cfg(feature = "torch")]
+impl From<AnswersArgument> for unimse_model::config::AnswerWay {
+    fn from(way: AnswersArgument) -> Self {
+        match way {
+            AnswersArgument::Decoded => Self::Decoded,
+            AnswersArgument::Expected => Self::Expected,
+            AnswersArgument::Heads => Self::Heads,
+        }
+    }
+}
+
+/// What `label` is told.
+#[cfg(feature = "torch")]
+#[derive(Debug, Args)]
+pub(crate) struct LabelArguments {
+    /// Folder of a BERT sentence encoder: config.json, model.safetensors, tokenizer.json.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) encoder: std::path::PathBuf,
+    /// What of the encoder's output is a sentence's vector [default: as its folder says].
+    #[arg(long, value_enum)]
+    pub(crate) pooling: Option<PoolingArgument>,
+    /// Where the labelled copies go.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: std::path::PathBuf,
+    /// Whose labels are copied: those of training samples, or of all, test samples included.
+    #[arg(long, value_enum, default_value = "train")]
+    pub(crate) donors: DonorsArgument,
+    /// Matches to show.
+    #[arg(long, default_value_t = 8)]
+    pub(crate) show: usize,
+    /// Chooses them.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Replace stores that exist.
+    #[arg(long)]
+    pub(crate) force: bool,
+    #[arg(short = 'o', long = "format", default_value = "table")]
+    pub(crate) format: Format,
+    /// The stores, two or more.
+    #[arg(required = true, value_name = "STORE")]
+    pub(crate) stores: Vec<std::path::PathBuf>,
+}
+
+/// The outputs of a sentence encoder.
+#[cfg(feature = "torch")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum PoolingArgument {
+    Cls,
+    Pooler,
+    Mean,
+}
+
+/// Whose labels are copied.
+#[cfg(feature = "torch")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum DonorsArgument {
+    Train,
+    All,
+}
+
+/// Element types of exported weights.
+#[cfg(feature = "torch")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum ExportType {
+    Fp32,
+    Bf16,
 }
 
 /// How results are printed.

@@ -6,10 +6,17 @@ use std::process::Command;
 
 use anyhow::Context;
 use tch::Device;
+use unimse_data::universal::{self, LabelOptions};
+use unimse_model::Pooling;
 use unimse_torch_ext::cuda;
-use unimse_worker::trainer::torch::{Evaluated, Guess, ModelFolder, Question, SampleLine, gpu_check as check};
+use unimse_worker::trainer::torch::{
+    Encoder, Evaluated, Guess, ModelFolder, Precision, Question, SampleLine, export as write_folder, gpu_check as check,
+};
 
-use crate::arguments::{EvaluateArguments, Format, PredictArguments};
+use crate::arguments::{
+    DonorsArgument, EvaluateArguments, ExportArguments, ExportType, Format, LabelArguments, PoolingArgument,
+    PredictArguments,
+};
 
 /// Sentences that are judged together.
 const BATCH: usize = 32;
@@ -20,7 +27,10 @@ fn device() -> Device {
 }
 
 pub(crate) fn evaluate(arguments: &EvaluateArguments) -> anyhow::Result<()> {
-    let model = ModelFolder::open(&arguments.model, device()).map_err(anyhow::Error::msg)?;
+    let mut model = ModelFolder::open(&arguments.model, device()).map_err(anyhow::Error::msg)?;
+    if let Some(way) = arguments.answers {
+        model.set_answers(way.into()).map_err(anyhow::Error::msg)?;
+    }
     let mut lines = None;
     if let Some(path) = &arguments.output {
         lines = Some(BufWriter::new(File::create(path).with_context(|| format!("cannot write {}", path.display()))?));
@@ -74,7 +84,10 @@ pub(crate) fn predict(arguments: &PredictArguments) -> anyhow::Result<()> {
             questions(BufReader::new(opened), file)?
         }
     };
-    let model = ModelFolder::open(&arguments.model, device()).map_err(anyhow::Error::msg)?;
+    let mut model = ModelFolder::open(&arguments.model, device()).map_err(anyhow::Error::msg)?;
+    if let Some(way) = arguments.answers {
+        model.set_answers(way.into()).map_err(anyhow::Error::msg)?;
+    }
     let guesses = model.predict(&questions, BATCH).map_err(anyhow::Error::msg)?;
     let mut out = io::stdout().lock();
     for Guess { id, text, polarity, score, emotion, emotions } in guesses {
@@ -86,6 +99,49 @@ pub(crate) fn predict(arguments: &PredictArguments) -> anyhow::Result<()> {
             Format::Table => {
                 let emotion = emotion.as_deref().unwrap_or("-");
                 writeln!(out, "{polarity:<9} {score:>5.1}  {emotion:<10} {text}")?;
+            }
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn export(arguments: &ExportArguments) -> anyhow::Result<()> {
+    let precision = match arguments.dtype {
+        ExportType::Fp32 => Precision::Fp32,
+        ExportType::Bf16 => Precision::Bf16,
+    };
+    let exported = write_folder(&arguments.model, &arguments.out, precision).map_err(anyhow::Error::msg)?;
+    writeln!(io::stdout(), "{}", arguments.out.display())?;
+    writeln!(
+        io::stderr(),
+        "model.safetensors: T5, {} parameters; unimse.safetensors: {} beside it",
+        exported.t5,
+        exported.added
+    )?;
+    Ok(())
+}
+
+pub(crate) fn label(arguments: &LabelArguments) -> anyhow::Result<()> {
+    let pooling = arguments.pooling.map(|pooling| match pooling {
+        PoolingArgument::Cls => Pooling::Cls,
+        PoolingArgument::Pooler => Pooling::Pooler,
+        PoolingArgument::Mean => Pooling::Mean,
+    });
+    let options = LabelOptions {
+        all_splits: arguments.donors == DonorsArgument::All,
+        force: arguments.force,
+        seed: arguments.seed,
+        shown: arguments.show,
+    };
+    let mut encoder = Encoder::open(&arguments.encoder, pooling, device()).map_err(anyhow::Error::msg)?;
+    let report = universal::label(&arguments.stores, &arguments.out, &mut encoder, &options)?;
+    let mut out = io::stdout().lock();
+    match arguments.format {
+        Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?,
+        Format::Table => {
+            write!(out, "{report}")?;
+            for store in &report.stores {
+                writeln!(out, "{}", store.display())?;
             }
         }
     }

@@ -36,6 +36,10 @@ fn main() -> ExitCode {
         Command::Evaluate(arguments) => report(commands::evaluate(&arguments)),
         #[cfg(feature = "torch")]
         Command::Predict(arguments) => report(commands::predict(&arguments)),
+        #[cfg(feature = "torch")]
+        Command::Label(arguments) => report(commands::label(&arguments)),
+        #[cfg(feature = "torch")]
+        Command::Export(arguments) => report(commands::export(&arguments)),
     }
 }
 

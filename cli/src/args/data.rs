@@ -1,12 +1,13 @@
 //! Arguments of `unimse data`.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use unimse_data::read::{BadFeatures, Format, Source};
+use unimse_data::read::{BadFeatures, Format as Release, Source};
 use unimse_data::schema::Turns;
 
-use super::Output;
+use super::{Format, Output};
 
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum DataCommand {
@@ -14,6 +15,8 @@ pub(crate) enum DataCommand {
     Import(ImportArgs),
     /// Make small stores of made-up data, to try things out without a download
     Sample(SampleArgs),
+    /// Fill the labels that stores lack from the most similar samples of the others (universal labels)
+    Label(LabelArgs),
     /// Show what a store holds
     Inspect {
         /// The store
@@ -41,12 +44,12 @@ fn format(text: &str) -> Result<ImportFormat, String> {
     }
     text.parse()
         .map(|format| ImportFormat(Some(format)))
-        .map_err(|_| format!("`{text}` is none of auto, {}", Format::names()))
+        .map_err(|_| format!("`{text}` is none of auto, {}", Release::names()))
 }
 
 /// A release format, or none where the files shall tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ImportFormat(pub(crate) Option<Format>);
+pub(crate) struct ImportFormat(pub(crate) Option<Release>);
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ImportArgs {
@@ -91,6 +94,53 @@ pub(crate) struct ImportArgs {
     pub(crate) force: bool,
     #[command(flatten)]
     pub(crate) output: Output,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct LabelArgs {
+    /// The stores, two or more
+    #[arg(required = true, num_args = 1.., value_name = "STORE")]
+    pub(crate) stores: Vec<PathBuf>,
+    /// Folder of a BERT sentence encoder (SimCSE, MiniLM) as Hugging Face has it, with model.safetensors and tokenizer.json
+    #[arg(long, value_name = "DIR")]
+    pub(crate) encoder: PathBuf,
+    /// Folder for the labelled copies, which keep the names of the stores
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// What of the encoder's output is a sentence's vector: cls, pooler or mean; without it as its folder says
+    #[arg(long, value_name = "POOLING", value_parser = ["cls", "pooler", "mean"], hide_possible_values = true)]
+    pub(crate) pooling: Option<String>,
+    /// Whose labels are copied: those of training samples, or of all, test samples included, as the paper's code does
+    #[arg(long, value_name = "train|all", default_value = "train", value_parser = ["train", "all"], hide_possible_values = true)]
+    pub(crate) donors: String,
+    /// Matches to show, to judge them
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    pub(crate) show: usize,
+    /// The seed that chooses them
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Replace stores that are there
+    #[arg(long)]
+    pub(crate) force: bool,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+impl LabelArgs {
+    /// The same in the words of the worker program.
+    pub(crate) fn for_worker(&self) -> Vec<OsString> {
+        let mut arguments: Vec<OsString> = vec!["label".into(), "--encoder".into(), self.encoder.clone().into()];
+        arguments.extend(["--out".into(), self.out.clone().into()]);
+        arguments.extend(self.pooling.iter().map(|pooling| format!("--pooling={pooling}").into()));
+        arguments.push(format!("--donors={}", self.donors).into());
+        arguments.push(format!("--show={}", self.show).into());
+        arguments.push(format!("--seed={}", self.seed).into());
+        arguments.extend(self.force.then(|| "--force".into()));
+        let format = if self.output.format == Format::Json { "json" } else { "table" };
+        arguments.extend(["-o".into(), format.into(), "--".into()]);
+        arguments.extend(self.stores.iter().map(OsString::from));
+        arguments
+    }
 }
 
 #[derive(Clone, Debug, Args)]

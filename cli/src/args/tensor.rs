@@ -21,6 +21,9 @@ pub(crate) struct EvaluateArgs {
     /// Write one JSON line a sample to this file: what went in, what came out, its loss
     #[arg(long = "output", value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
+    /// How the model answers: decoded, expected (the mean of all scores) or heads; without it as in training
+    #[arg(long, value_name = "WAY", value_parser = ["decoded", "expected", "heads"], hide_possible_values = true)]
+    pub(crate) answers: Option<String>,
     /// Samples in a batch
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub(crate) batch: u32,
@@ -40,8 +43,23 @@ pub(crate) struct PredictArgs {
     /// A file with one JSON object a line: {"id": .., "text": .., "acoustic": [[..]], "visual": [[..]]}; `-` is stdin
     #[arg(long, value_name = "FILE|-")]
     pub(crate) jsonl: Option<String>,
+    /// How the model answers: decoded, expected (the mean of all scores) or heads; without it as in training
+    #[arg(long, value_name = "WAY", value_parser = ["decoded", "expected", "heads"], hide_possible_values = true)]
+    pub(crate) answers: Option<String>,
     #[command(flatten)]
     pub(crate) output: Output,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ExportArgs {
+    /// A checkpoint (j-7k2m:best, j-7k2m:latest, j-7k2m:1200) or a folder that `unimse ckpt pull` wrote
+    pub(crate) checkpoint: String,
+    /// Where to write; absent or empty
+    #[arg(value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// Element type of the weights: fp32 or bf16
+    #[arg(long, value_name = "TYPE", default_value = "fp32", value_parser = ["fp32", "bf16"], hide_possible_values = true)]
+    pub(crate) dtype: String,
 }
 
 fn word(format: Format) -> &'static str {
@@ -62,6 +80,7 @@ impl EvaluateArgs {
             "-o".into(),
             word(self.format).into(),
         ];
+        arguments.extend(self.answers.iter().map(|way| format!("--answers={way}").into()));
         if let Some(file) = &self.file {
             arguments.extend(["--output".into(), file.into()]);
         }
@@ -71,12 +90,20 @@ impl EvaluateArgs {
     }
 }
 
+impl ExportArgs {
+    /// The same in the words of the worker program, but for the model.
+    pub(crate) fn for_worker(&self) -> Vec<OsString> {
+        vec!["--out".into(), self.out.clone().into(), "--dtype".into(), self.dtype.clone().into()]
+    }
+}
+
 impl PredictArgs {
     /// The same in the words of the worker program, but for the model.
     pub(crate) fn for_worker(&self) -> Vec<OsString> {
         let mut arguments: Vec<OsString> = vec!["-o".into(), word(self.output.format).into()];
         // With `=`, so that a sentence may begin with a hyphen.
         arguments.extend(self.text.iter().map(|text| format!("--text={text}").into()));
+        arguments.extend(self.answers.iter().map(|way| format!("--answers={way}").into()));
         arguments.extend(self.jsonl.iter().map(|file| format!("--jsonl={file}").into()));
         arguments
     }

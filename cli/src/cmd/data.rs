@@ -9,7 +9,9 @@ use unimse_data::read::isolated::{Bounds, Isolation, child, import_isolated};
 use unimse_data::sample::{SampleOptions, write_samples};
 use unimse_data::schema::ContextWindow;
 
-use crate::args::{DataCommand, Format, ImportArgs, SampleArgs};
+use super::exec::{Worker, become_it};
+use super::tensor::check_stores;
+use crate::args::{DataCommand, Format, ImportArgs, LabelArgs, SampleArgs};
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::exit::Exit;
@@ -22,6 +24,7 @@ pub(crate) fn run(context: &Context, command: DataCommand) -> Result<Exit> {
     match command {
         DataCommand::Import(args) => import(context, args),
         DataCommand::Sample(args) => sample(context, &args),
+        DataCommand::Label(args) => label(context, &args),
         DataCommand::Inspect { store, output: format } => {
             let inspection = inspect(&store)?;
             match format.format {
@@ -72,6 +75,15 @@ pub(crate) fn read_child() -> Exit {
             Exit::Failure
         }
     }
+}
+
+/// Lets the worker program do it: sentences become vectors by a model.
+fn label(context: &Context, args: &LabelArgs) -> Result<Exit> {
+    check_stores(&args.stores)?;
+    std::fs::metadata(&args.encoder).map_err(|error| Error::file("read", &args.encoder, error))?;
+    let mut command = Worker::find(context)?.command();
+    command.args(args.for_worker());
+    become_it(command)
 }
 
 fn sample(context: &Context, args: &SampleArgs) -> Result<Exit> {

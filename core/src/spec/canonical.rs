@@ -11,8 +11,9 @@ use super::duration;
 use super::job::{JobSpec, ModelSource, TrainLength};
 use super::node::{Document, Node};
 use super::raw::{
-    RawAdam, RawCheckpoint, RawContext, RawContrastive, RawData, RawEncoders, RawFusion, RawJobSpec, RawKeep,
-    RawLimits, RawLog, RawMetric, RawModel, RawResources, RawRestart, RawSchedule, RawSource, RawTrain, RawValidSource,
+    RawAdam, RawCheckpoint, RawContext, RawContrastive, RawData, RawEncoders, RawFusion, RawHeads, RawJobSpec, RawKeep,
+    RawLimits, RawLog, RawLora, RawMetric, RawModel, RawResources, RawRestart, RawSchedule, RawSource, RawTrain,
+    RawValidSource,
 };
 use super::resolve::resolve;
 use super::schema;
@@ -85,13 +86,27 @@ fn model(job: &JobSpec) -> RawModel {
     RawModel {
         preset,
         init,
-        encoders: Some(RawEncoders { acoustic: Some(model.encoders.acoustic), visual: Some(model.encoders.visual) }),
-        fusion: Some(RawFusion { layers: Some(model.fusion.layers), bottleneck: Some(model.fusion.bottleneck) }),
+        encoders: Some(RawEncoders {
+            acoustic: Some(model.encoders.acoustic),
+            visual: Some(model.encoders.visual),
+            bidirectional: Some(model.encoders.bidirectional),
+        }),
+        fusion: Some(RawFusion {
+            layers: Some(model.fusion.layers),
+            bottleneck: Some(model.fusion.bottleneck),
+            init: Some(model.fusion.init),
+        }),
         contrastive: Some(RawContrastive {
             acoustic: Some(model.contrastive.acoustic),
             visual: Some(model.contrastive.visual),
             temperature: Some(model.contrastive.temperature),
+            layers: Some(model.contrastive.layers),
+            global: Some(model.contrastive.global),
         }),
+        heads: Some(RawHeads { score: Some(model.heads.score), emotion: Some(model.heads.emotion) }),
+        answers: Some(model.answers),
+        trainable: Some(model.trainable),
+        lora: Some(RawLora { rank: Some(model.lora.rank), alpha: Some(model.lora.alpha) }),
     }
 }
 
@@ -121,6 +136,7 @@ fn train(job: &JobSpec) -> RawTrain {
         global_batch: Some(train.global_batch),
         micro_batch: Some(train.micro_batch),
         learning_rate: Some(train.learning_rate),
+        adapter_learning_rate: train.adapter_learning_rate,
         weight_decay: Some(train.weight_decay),
         clip: Some(train.clip),
         dropout: train.dropout,

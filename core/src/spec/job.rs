@@ -38,6 +38,10 @@ pub struct ModelSpec {
     pub encoders: EncoderSpec,
     pub fusion: FusionSpec,
     pub contrastive: ContrastiveSpec,
+    pub heads: HeadSpec,
+    pub answers: AnswerWay,
+    pub trainable: Trainable,
+    pub lora: LoraSpec,
 }
 
 /// Where the T5 comes from.
@@ -63,11 +67,50 @@ pub enum Preset {
     Large,
 }
 
+/// Weights of the losses of the heads beside the generator; 0 means that there is no such head.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct HeadSpec {
+    pub score: f64,
+    pub emotion: f64,
+}
+
+/// How a model answers when it is evaluated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum AnswerWay {
+    /// The label string that greedy decoding writes.
+    Decoded,
+    /// As decoded, but for the score: the mean of all scores, weighted with their probabilities.
+    Expected,
+    /// What the heads say.
+    Heads,
+}
+
+/// Which parameters learn. Frozen ones have no gradients and no optimiser state, and are not communicated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Trainable {
+    /// Every parameter.
+    All,
+    /// What is added to T5, and its last two blocks on both sides, as the paper's authors do.
+    Paper,
+    /// Only what is added to T5: fusion, encoders, contrastive projections, low-rank updates.
+    Adapters,
+}
+
+/// Low-rank updates of the attention's query and value projections; rank 0 means none.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LoraSpec {
+    pub rank: u32,
+    pub alpha: f64,
+}
+
 /// Widths of the acoustic and the visual LSTM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EncoderSpec {
     pub acoustic: u32,
     pub visual: u32,
+    pub bidirectional: bool,
 }
 
 /// Fusion adapters in the last `layers` blocks of encoder and decoder; 0 means none.
@@ -75,6 +118,17 @@ pub struct EncoderSpec {
 pub struct FusionSpec {
     pub layers: u32,
     pub bottleneck: u32,
+    pub init: FusionInit,
+}
+
+/// How a fusion layer starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum FusionInit {
+    /// The layer returns its input.
+    Identity,
+    /// Random weights, as in the official code.
+    Paper,
 }
 
 /// Weights of the contrastive losses (0 is off) and their temperature.
@@ -83,6 +137,10 @@ pub struct ContrastiveSpec {
     pub acoustic: f64,
     pub visual: f64,
     pub temperature: f64,
+    /// The encoder's last blocks that take part, at most all.
+    pub layers: u32,
+    /// Negatives come from the whole global batch, else from the sample's micro-batch.
+    pub global: bool,
 }
 
 /// Datasets, and how their text becomes tokens.
@@ -125,6 +183,8 @@ pub struct TrainSpec {
     pub micro_batch: u32,
     /// Peak learning rate.
     pub learning_rate: f64,
+    /// Peak learning rate of what is added to T5; without it, that of everything else.
+    pub adapter_learning_rate: Option<f64>,
     pub weight_decay: f64,
     /// Bound of the gradient's global norm; 0 is off.
     pub clip: f64,

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::job::{Precision, Preset, ScheduleKind};
+use super::job::{AnswerWay, FusionInit, Precision, Preset, ScheduleKind, Trainable};
 use crate::metrics::Goal;
 
 /// A training job. `name`, `model` and `data` are required, everything else has a default.
@@ -59,10 +59,46 @@ pub(crate) struct RawModel {
     pub fusion: Option<RawFusion>,
     /// The inter-modality contrastive loss.
     pub contrastive: Option<RawContrastive>,
+    /// Heads beside the generator that read the encoder.
+    pub heads: Option<RawHeads>,
+    /// How the model answers when it is evaluated: the `decoded` label string, the `expected` score, or its `heads`.
+    #[schemars(extend("default" = "decoded"))]
+    pub answers: Option<AnswerWay>,
+    /// Which parameters learn; the rest keep the values of `init`.
+    #[schemars(extend("default" = "all"))]
+    pub trainable: Option<Trainable>,
+    /// Low-rank updates of the attention's query and value projections.
+    pub lora: Option<RawLora>,
+}
+
+/// Weights of the losses of the heads; 0 means that there is no such head.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Heads")]
+pub(crate) struct RawHeads {
+    /// Weight of the score's absolute error.
+    #[schemars(range(min = 0, max = 100), extend("default" = 0.0))]
+    pub score: Option<f64>,
+    /// Weight of the emotions' cross-entropy.
+    #[schemars(range(min = 0, max = 100), extend("default" = 0.0))]
+    pub emotion: Option<f64>,
+}
+
+/// Low-rank adaptation (Hu et al. 2021): a projection `W x` becomes `W x + alpha / rank * B A x`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Lora")]
+pub(crate) struct RawLora {
+    /// Rows of `A`; 0 turns it off.
+    #[schemars(range(min = 0, max = 1024), extend("default" = 0))]
+    pub rank: Option<u32>,
+    /// Scale of the update. Default: twice the rank.
+    #[schemars(range(max = 10_000), extend("exclusiveMinimum" = 0))]
+    pub alpha: Option<f64>,
 }
 
 /// One LSTM a modality; its last state is what the fusion layers see.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "Encoders")]
 pub(crate) struct RawEncoders {
@@ -72,10 +108,13 @@ pub(crate) struct RawEncoders {
     /// Width of the visual LSTM.
     #[schemars(range(min = 1, max = 4096), extend("default" = 64))]
     pub visual: Option<u32>,
+    /// A second LSTM reads each sequence from its end.
+    #[schemars(extend("default" = false))]
+    pub bidirectional: Option<bool>,
 }
 
 /// Fusion adapters after the feed-forward sublayer of the last blocks of encoder and decoder.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "Fusion")]
 pub(crate) struct RawFusion {
@@ -85,10 +124,13 @@ pub(crate) struct RawFusion {
     /// Width of the bottleneck.
     #[schemars(range(min = 1, max = 4096), extend("default" = 64))]
     pub bottleneck: Option<u32>,
+    /// How the layers start: `identity` leaves a pretrained T5 intact, `paper` sends it through random weights.
+    #[schemars(extend("default" = "identity"))]
+    pub init: Option<FusionInit>,
 }
 
 /// Weights of the two contrastive losses, and their temperature.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "Contrastive")]
 pub(crate) struct RawContrastive {
@@ -101,6 +143,12 @@ pub(crate) struct RawContrastive {
     /// Divides the similarities.
     #[schemars(range(min = 0.001, max = 100), extend("default" = 0.1))]
     pub temperature: Option<f64>,
+    /// The encoder's last blocks that take part; fewer where the model has fewer.
+    #[schemars(range(min = 1, max = 48), extend("default" = 3))]
+    pub layers: Option<u32>,
+    /// Negatives come from the whole global batch instead of the sample's micro-batch. Costs a second forward pass.
+    #[schemars(extend("default" = false))]
+    pub global: Option<bool>,
 }
 
 /// Datasets are Arrow stores made by `unimse data import`: a path that the workers see, or a URI.
@@ -183,6 +231,10 @@ pub(crate) struct RawTrain {
     /// Peak learning rate of `AdamW`.
     #[schemars(range(max = 1), extend("exclusiveMinimum" = 0, "default" = 3e-4))]
     pub learning_rate: Option<f64>,
+    /// Peak learning rate of what is added to T5: fusion, encoders, contrastive projections, low-rank updates. Default:
+    /// `learning_rate`.
+    #[schemars(range(max = 1), extend("exclusiveMinimum" = 0))]
+    pub adapter_learning_rate: Option<f64>,
     /// Decoupled weight decay.
     #[schemars(range(min = 0, max = 1), extend("default" = 0.0))]
     pub weight_decay: Option<f64>,

@@ -8,12 +8,15 @@ use crate::metrics::Goal;
 use super::duration;
 use super::format;
 use super::job::{
-    AdamSpec, CheckpointSpec, ContextSpec, ContrastiveSpec, DataSource, DataSpec, EncoderSpec, FusionSpec, JobSpec,
-    KeepSpec, LimitSpec, LogSpec, MetricSpec, ModelSource, ModelSpec, Precision, ResourceSpec, RestartSpec, Resume,
-    ScheduleKind, ScheduleSpec, TrainLength, TrainSpec,
+    AdamSpec, AnswerWay, CheckpointSpec, ContextSpec, ContrastiveSpec, DataSource, DataSpec, EncoderSpec, FusionInit,
+    FusionSpec, HeadSpec, JobSpec, KeepSpec, LimitSpec, LogSpec, LoraSpec, MetricSpec, ModelSource, ModelSpec,
+    Precision, ResourceSpec, RestartSpec, Resume, ScheduleKind, ScheduleSpec, TrainLength, TrainSpec, Trainable,
 };
 use super::node::Document;
-use super::raw::{RawCheckpoint, RawData, RawJobSpec, RawModel, RawResources, RawTrain};
+use super::raw::{
+    RawCheckpoint, RawContrastive, RawData, RawEncoders, RawFusion, RawJobSpec, RawLora, RawModel, RawResources,
+    RawTrain,
+};
 
 /// Fills in the defaults and checks across fields.
 pub(crate) fn resolve(value: Value, document: &Document) -> Result<JobSpec, Vec<Diagnostic>> {
@@ -82,18 +85,30 @@ impl Resolver<'_> {
                 ModelSource::Init(String::new())
             }
         };
-        let encoders = raw.encoders.map_or((None, None), |raw| (raw.acoustic, raw.visual));
-        let fusion = raw.fusion.map_or((None, None), |raw| (raw.layers, raw.bottleneck));
-        let weights = raw.contrastive.map_or((None, None, None), |raw| (raw.acoustic, raw.visual, raw.temperature));
+        let trainable = raw.trainable.unwrap_or(Trainable::All);
+        let lora = lora(raw.lora.unwrap_or_default());
+        let heads = raw.heads.unwrap_or_default();
+        let heads = HeadSpec { score: heads.score.unwrap_or(0.0), emotion: heads.emotion.unwrap_or(0.0) };
+        let answers = raw.answers.unwrap_or(AnswerWay::Decoded);
+        if answers == AnswerWay::Heads && heads.score == 0.0 && heads.emotion == 0.0 {
+            let message = "`model.answers` asks heads that the model does not have".to_owned();
+            let help = "a head exists where its loss has a weight above 0";
+            self.contradiction(&["model", "answers"], message, "add `heads: {score: 1, emotion: 1}` beside it", help);
+        }
+        if lora.rank > 0 && trainable != Trainable::Adapters {
+            let message = "`model.lora` updates frozen weights, but `model.trainable` trains them".to_owned();
+            let help = "`trainable: adapters` trains the low-rank updates in place of the weights; rank 0 is no update";
+            self.contradiction(&["model", "lora"], message, "add `trainable: adapters` beside it", help);
+        }
         ModelSpec {
             source,
-            encoders: EncoderSpec { acoustic: encoders.0.unwrap_or(64), visual: encoders.1.unwrap_or(64) },
-            fusion: FusionSpec { layers: fusion.0.unwrap_or(3), bottleneck: fusion.1.unwrap_or(64) },
-            contrastive: ContrastiveSpec {
-                acoustic: weights.0.unwrap_or(0.5),
-                visual: weights.1.unwrap_or(0.5),
-                temperature: weights.2.unwrap_or(0.1),
-            },
+            encoders: encoders(&raw.encoders.unwrap_or_default()),
+            fusion: fusion(&raw.fusion.unwrap_or_default()),
+            contrastive: contrastive(&raw.contrastive.unwrap_or_default()),
+            heads,
+            answers,
+            trainable,
+            lora,
         }
     }
 
@@ -133,6 +148,7 @@ impl Resolver<'_> {
             global_batch,
             micro_batch,
             learning_rate: raw.learning_rate.unwrap_or(3e-4),
+            adapter_learning_rate: raw.adapter_learning_rate,
             weight_decay: raw.weight_decay.unwrap_or(0.0),
             clip: raw.clip.unwrap_or(1.0),
             dropout: raw.dropout,
@@ -159,6 +175,37 @@ impl Resolver<'_> {
             queue: raw.queue.unwrap_or_else(|| "default".into()),
         }
     }
+}
+
+fn encoders(raw: &RawEncoders) -> EncoderSpec {
+    EncoderSpec {
+        acoustic: raw.acoustic.unwrap_or(64),
+        visual: raw.visual.unwrap_or(64),
+        bidirectional: raw.bidirectional.unwrap_or(false),
+    }
+}
+
+fn fusion(raw: &RawFusion) -> FusionSpec {
+    FusionSpec {
+        layers: raw.layers.unwrap_or(3),
+        bottleneck: raw.bottleneck.unwrap_or(64),
+        init: raw.init.unwrap_or(FusionInit::Identity),
+    }
+}
+
+fn contrastive(raw: &RawContrastive) -> ContrastiveSpec {
+    ContrastiveSpec {
+        acoustic: raw.acoustic.unwrap_or(0.5),
+        visual: raw.visual.unwrap_or(0.5),
+        temperature: raw.temperature.unwrap_or(0.1),
+        layers: raw.layers.unwrap_or(3),
+        global: raw.global.unwrap_or(false),
+    }
+}
+
+fn lora(raw: RawLora) -> LoraSpec {
+    let rank = raw.rank.unwrap_or(0);
+    LoraSpec { rank, alpha: raw.alpha.unwrap_or(f64::from(2 * rank.max(1))) }
 }
 
 fn data(raw: RawData) -> DataSpec {

@@ -11,8 +11,13 @@ const FULL: &str = r"name: mosi-meld
 labels: {paper: acl27}
 model:
   preset: base
-  fusion: {layers: 3, bottleneck: 64}
-  contrastive: {acoustic: 0.5, visual: 0.25, temperature: 0.1}
+  fusion: {layers: 3, bottleneck: 64, init: paper}
+  contrastive: {acoustic: 0.5, visual: 0.25, temperature: 0.1, layers: 2, global: true}
+  encoders: {bidirectional: true}
+  trainable: adapters
+  heads: {score: 1, emotion: 0.5}
+  answers: heads
+  lora: {rank: 8}
 data:
   train: [{path: data/mosi.arrow}, {path: data/meld.arrow, weight: 0.5}]
   valid: [{path: data/mosi.arrow}, {path: data/meld.arrow}]
@@ -22,6 +27,7 @@ train:
   max_steps: 2000
   global_batch: 96
   learning_rate: 3e-4
+  adapter_learning_rate: 1e-4
   dropout: 0.2
   adam: {beta2: 0.98}
   schedule: {type: cosine, warmup: 100}
@@ -72,7 +78,14 @@ fn three_lines_are_a_job_and_the_rest_are_defaults() {
 fn every_field_arrives() {
     let job = parse_job(FULL, "job.yaml").expect("a full job");
     assert_eq!(job.model.source, ModelSource::Preset(Preset::Base));
-    assert_eq!(job.model.contrastive, ContrastiveSpec { acoustic: 0.5, visual: 0.25, temperature: 0.1 });
+    let contrastive = ContrastiveSpec { acoustic: 0.5, visual: 0.25, temperature: 0.1, layers: 2, global: true };
+    assert_eq!(job.model.contrastive, contrastive);
+    assert_eq!(job.model.encoders, EncoderSpec { acoustic: 64, visual: 64, bidirectional: true });
+    assert_eq!(job.model.fusion.init, FusionInit::Paper);
+    let heads = HeadSpec { score: 1.0, emotion: 0.5 };
+    assert_eq!((job.model.heads, job.model.answers), (heads, AnswerWay::Heads));
+    assert_eq!((job.model.trainable, job.model.lora), (Trainable::Adapters, LoraSpec { rank: 8, alpha: 16.0 }));
+    assert_eq!((job.train.learning_rate, job.train.adapter_learning_rate), (3e-4, Some(1e-4)));
     assert_eq!(job.data.train[1], DataSource { path: "data/meld.arrow".into(), weight: 0.5 });
     assert_eq!(job.data.context, ContextSpec { past: 2, future: 0 });
     assert_eq!(job.train.length, TrainLength::Steps(2000));
@@ -225,6 +238,13 @@ fn a_model_comes_from_exactly_one_place() {
     );
     let both = model("{preset: tiny, init: t5}").expect_err("both");
     assert_eq!(brief(both.first()), "E0110 2:29 `model.preset` and `model.init` exclude each other");
+    let both = model("{preset: tiny, lora: {rank: 4}}").expect_err("both");
+    assert_eq!(
+        brief(both.first()),
+        "E0110 2:23 `model.lora` updates frozen weights, but `model.trainable` trains them"
+    );
+    let none = model("{preset: tiny, answers: heads}").expect_err("no heads");
+    assert_eq!(brief(none.first()), "E0110 2:32 `model.answers` asks heads that the model does not have");
     let neither = model("{fusion: {layers: 1}}").expect_err("neither");
     assert_eq!(brief(neither.first()), "E0106 2:1 `model` needs `preset` or `init`");
 }

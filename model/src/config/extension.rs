@@ -17,6 +17,57 @@ pub struct UniMseConfig {
     pub visual: ModalityConfig,
     /// The contrastive losses.
     pub contrastive: ContrastiveConfig,
+    /// Heads beside the generator; absent from most configurations.
+    #[serde(skip_serializing_if = "HeadsConfig::is_off")]
+    pub heads: HeadsConfig,
+    /// How questions are answered unless the asker says otherwise.
+    pub answers: AnswerWay,
+    /// Low-rank updates; absent from most configurations.
+    #[serde(skip_serializing_if = "LoraConfig::is_off")]
+    pub lora: LoraConfig,
+}
+
+/// Names a way to come from a model to an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AnswerWay {
+    /// The label string that greedy decoding writes.
+    #[default]
+    Decoded,
+    /// As decoded, but for the score: the mean of all scores, weighted with their probabilities.
+    Expected,
+    /// What the heads say.
+    Heads,
+}
+
+/// Describes the heads beside the generator; a weight of 0 means that there is none.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HeadsConfig {
+    /// Weight of the score's absolute error.
+    pub score: f64,
+    /// Weight of the emotions' cross-entropy.
+    pub emotion: f64,
+    /// Classes of each emotion vocabulary of the label schema.
+    pub classes: Vec<i64>,
+}
+
+impl HeadsConfig {
+    /// Tells whether there are no heads.
+    pub fn is_off(&self) -> bool {
+        self.score == 0.0 && self.emotion == 0.0
+    }
+}
+
+/// Describes low-rank updates of the query and value projections of every attention (Hu et al. 2021, arXiv 2106.09685):
+/// `W x` becomes `W x + alpha / rank * B (A x)`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LoraConfig {
+    /// Rows of `A` and columns of `B`; 0 switches the updates off.
+    pub rank: i64,
+    /// Scale of the update.
+    pub alpha: f64,
 }
 
 /// Describes the fusion layers (the paper's PMF).
@@ -93,6 +144,19 @@ impl Default for ContrastiveConfig {
     }
 }
 
+impl Default for LoraConfig {
+    fn default() -> Self {
+        Self { rank: 0, alpha: 16.0 }
+    }
+}
+
+impl LoraConfig {
+    /// Tells whether there are no updates.
+    pub fn is_off(&self) -> bool {
+        self.rank == 0
+    }
+}
+
 impl UniMseConfig {
     /// Returns the width of all utterance vectors together, which the fusion layers append to the stream.
     pub fn fused_width(&self) -> i64 {
@@ -119,6 +183,23 @@ impl UniMseConfig {
             return Err(invalid("contrastive.temperature", contrastive.temperature, "use a positive number, as 0.1"));
         }
         positive("contrastive.dim", contrastive.dim)?;
+        for (field, weight) in [("heads.score", self.heads.score), ("heads.emotion", self.heads.emotion)] {
+            if !(weight.is_finite() && weight >= 0.0) {
+                return Err(invalid(field, weight, "use 0 or a positive number, as 1.0"));
+            }
+        }
+        for &classes in &self.heads.classes {
+            positive("heads.classes", classes)?;
+        }
+        if self.answers == AnswerWay::Heads && self.heads.is_off() {
+            return Err(invalid("answers", "heads", "give heads.score or heads.emotion a weight above 0"));
+        }
+        if self.lora.rank < 0 {
+            return Err(invalid("lora.rank", self.lora.rank, "use 0 for none, or a small number, as 8"));
+        }
+        if !(self.lora.alpha.is_finite() && self.lora.alpha > 0.0) {
+            return Err(invalid("lora.alpha", self.lora.alpha, "use a positive number, as 16"));
+        }
         if !(1..=encoder_layers).contains(&contrastive.layers) {
             let hint = format!("use 1 to {encoder_layers}, the encoder's blocks");
             return Err(invalid("contrastive.layers", contrastive.layers, &hint));

@@ -117,7 +117,7 @@ fn a_model_trained_on_targets_of_the_grammar_decodes_them() {
         .collect();
     let targets = Tensor::from_slice(&padded).view([4, longest as i64]);
     let (store, model) = model(&config(), 23);
-    let batch = crate::Batch { inputs: inputs(4, 8), targets };
+    let batch = crate::Batch { inputs: inputs(4, 8), targets, answers: None };
     let mut optimiser = tch::nn::Adam::default().build(&store, 0.01).unwrap();
     for _ in 0..60 {
         let output = model.forward(&batch, false).unwrap();

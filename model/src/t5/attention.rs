@@ -4,15 +4,16 @@ use tch::nn::Module;
 use tch::{Kind, Tensor, nn};
 use unimse_torch_ext::fused;
 
+use super::lora::Projection;
 use super::projection;
-use crate::config::T5Config;
+use crate::config::Config;
 
 /// Attends with queries from one sequence to keys and values of the same or another.
 #[derive(Debug)]
 pub struct Attention {
-    q: nn::Linear,
+    q: Projection,
     k: nn::Linear,
-    v: nn::Linear,
+    v: Projection,
     o: nn::Linear,
     heads: i64,
     d_kv: i64,
@@ -30,13 +31,14 @@ pub struct KeyValue {
 
 impl Attention {
     /// Creates `q, k, v, o` under `path`, which is `SelfAttention` or `EncDecAttention` of a block's layer.
-    pub fn new(path: &nn::Path, config: &T5Config) -> Self {
+    pub fn new(path: &nn::Path, config: &Config) -> Self {
+        let (config, lora) = (&config.t5, &config.unimse.lora);
         let (d_model, inner, factor) = (config.d_model, config.inner_dim(), config.initializer_factor);
         let model = d_model as f64;
         Self {
-            q: projection(&(path / "q"), d_model, inner, factor * (model * config.d_kv as f64).powf(-0.5)),
+            q: Projection::new(&(path / "q"), d_model, inner, factor * (model * config.d_kv as f64).powf(-0.5), lora),
             k: projection(&(path / "k"), d_model, inner, factor * model.powf(-0.5)),
-            v: projection(&(path / "v"), d_model, inner, factor * model.powf(-0.5)),
+            v: Projection::new(&(path / "v"), d_model, inner, factor * model.powf(-0.5), lora),
             o: projection(&(path / "o"), inner, d_model, factor * (inner as f64).powf(-0.5)),
             heads: config.num_heads,
             d_kv: config.d_kv,

@@ -137,9 +137,9 @@ impl Block {
         let layer = path / "layer";
         let norm = |index: i64| LayerNorm::new(&(&layer / index / "layer_norm"), t5.d_model, t5.layer_norm_epsilon);
         Self {
-            self_attention: Attention::new(&(&layer / 0 / "SelfAttention"), t5),
+            self_attention: Attention::new(&(&layer / 0 / "SelfAttention"), config),
             self_norm: norm(0),
-            cross_attention: Attention::new(&(&layer / 1 / "EncDecAttention"), t5),
+            cross_attention: Attention::new(&(&layer / 1 / "EncDecAttention"), config),
             cross_norm: norm(1),
             feed_forward: FeedForward::new(&(&layer / 2), t5),
             fusion: fused.then(|| Fusion::new(&(path / "fusion"), config)),

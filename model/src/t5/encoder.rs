@@ -81,7 +81,7 @@ impl Block {
         let t5 = &config.t5;
         let layer = path / "layer";
         Self {
-            attention: Attention::new(&(&layer / 0 / "SelfAttention"), t5),
+            attention: Attention::new(&(&layer / 0 / "SelfAttention"), config),
             norm: LayerNorm::new(&(&layer / 0 / "layer_norm"), t5.d_model, t5.layer_norm_epsilon),
             feed_forward: FeedForward::new(&(&layer / 1), t5),
             fusion: fused.then(|| Fusion::new(&(path / "fusion"), config)),

@@ -70,7 +70,7 @@ fn initial_weights_have_the_deviations_of_t5() {
     let _generator = generator(105);
     let config = Preset::Tiny.config();
     let store = nn::VarStore::new(Device::Cpu);
-    let attention = Attention::new(&(store.root() / "a"), &config.t5);
+    let attention = Attention::new(&(store.root() / "a"), &config);
     let feed_forward = FeedForward::new(&(store.root() / "f"), &config.t5);
     let variables = store.variables();
     let check = |name: &str, stdev: f64| {

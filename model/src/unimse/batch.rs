@@ -2,7 +2,9 @@
 
 use tch::{Device, Tensor};
 
+use crate::contrastive::Views;
 use crate::encoders::Modality;
+use crate::heads::Answers;
 
 /// Holds the inputs of `B` samples.
 #[derive(Debug)]
@@ -25,6 +27,8 @@ pub struct Batch {
     /// `[B, T]`, tokens of the label string with its end token, padded on the right with
     /// [`super::IGNORED_TARGET`] (`Int64`).
     pub targets: Tensor,
+    /// The truth for the heads, where the model has some.
+    pub answers: Option<Answers>,
 }
 
 /// Holds the sums of a batch, for the caller to divide by the counts of the global batch.
@@ -36,6 +40,10 @@ pub struct Output {
     pub tokens: Tensor,
     /// `[B]`, each sample's part of `ce_sum`.
     pub nll: Tensor,
+    /// `[B]`, each sample's weighted loss of the heads; zeros without heads.
+    pub heads: Tensor,
+    /// What the contrastive losses compared, if there are any.
+    pub views: Option<Views>,
     /// Sum over samples and blocks of the text-acoustic loss, without its weight (scalar, `Float`).
     pub contrastive_acoustic_sum: Tensor,
     /// Sum over samples and blocks of the text-visual loss, without its weight (scalar, `Float`).
@@ -61,6 +69,7 @@ impl Batch {
     /// Copies all tensors to a device.
     #[must_use]
     pub fn to_device(&self, device: Device) -> Self {
-        Self { inputs: self.inputs.to_device(device), targets: self.targets.to_device(device) }
+        let answers = self.answers.as_ref().map(|answers| answers.to_device(device));
+        Self { inputs: self.inputs.to_device(device), targets: self.targets.to_device(device), answers }
     }
 }

@@ -72,5 +72,5 @@ pub(crate) fn batch(rows: i64, length: i64) -> Batch {
     let position = Tensor::arange(6, (Kind::Int64, Device::Cpu)).unsqueeze(0);
     let ends: Vec<i64> = (0..rows).map(|row| 6 - row % 3).collect();
     let padding = position.ge_tensor(&Tensor::from_slice(&ends).unsqueeze(1));
-    Batch { inputs: inputs(rows, length), targets: targets.masked_fill(&padding, super::IGNORED_TARGET) }
+    Batch { inputs: inputs(rows, length), targets: targets.masked_fill(&padding, super::IGNORED_TARGET), answers: None }
 }

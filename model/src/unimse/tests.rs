@@ -118,6 +118,7 @@ fn padding_on_the_right_changes_nothing() {
             visual: batch.inputs.visual.to_device(Device::Cpu),
         },
         targets: padded(&batch.targets, 3, IGNORED_TARGET),
+        answers: None,
     };
     tch::no_grad(|| {
         let (short, long) = (model.forward(&batch, false).unwrap(), model.forward(&longer, false).unwrap());
@@ -151,6 +152,7 @@ fn a_sample_gets_the_same_logits_alone_as_in_a_batch() {
                 visual: part(&batch.inputs.visual, 0, 2),
             },
             targets: row(&batch.targets),
+            answers: None,
         };
         close(&model.forward(&alone, false).unwrap().logits, &row(&together.logits), 1e-4);
     });

@@ -1,25 +1,28 @@
 //! Starting from a published T5.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use tch::{Tensor, nn};
+use tch::nn;
 
-use super::{LoadReport, load_tensors, read_safetensors};
+use super::{LoadReport, WeightFiles};
 use crate::Error;
 use crate::config::Config;
 
 /// The names under which old checkpoints repeat the embedding.
 const EMBEDDINGS: [&str; 3] = ["shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight"];
 
-/// Parts of parameter names that no T5 has.
-const OURS: [&str; 4] = [".fusion.", "acoustic.", "visual.", "contrastive."];
-
 /// The index of a checkpoint in several files.
 #[derive(Deserialize)]
 struct Index {
     weight_map: BTreeMap<String, String>,
+}
+
+/// Tells whether a parameter is not T5's own: fusion, encoders, contrastive projections, low-rank updates, heads.
+pub fn is_added(name: &str) -> bool {
+    ["acoustic.", "visual.", "contrastive.", "heads."].iter().any(|start| name.starts_with(start))
+        || [".fusion.", ".lora_A.", ".lora_B."].iter().any(|part| name.contains(part))
 }
 
 /// Fills the T5 part of a model from a Hugging Face directory (`model.safetensors`, or several files with
@@ -28,34 +31,27 @@ struct Index {
 ///
 /// Fails if a tensor of the T5 part is missing or has another shape.
 pub fn initialise_from_t5(store: &nn::VarStore, config: &Config, directory: &Path) -> Result<LoadReport, Error> {
-    let mut tensors = BTreeMap::new();
-    for file in files(directory)? {
-        tensors.extend(read_safetensors(&read(&directory.join(file))?)?);
-    }
-    unify_embeddings(&mut tensors);
+    let mut weights = WeightFiles::open(&files(directory)?)?;
+    unify_embeddings(&mut weights);
     if config.t5.tie_word_embeddings {
-        drop_tied_output(&mut tensors)?;
+        drop_tied_output(&mut weights)?;
     }
-    let needed: Vec<String> = store
-        .variables()
-        .into_keys()
-        .filter(|name| !OURS.iter().any(|part| name.contains(part)) && !tensors.contains_key(name))
-        .collect();
+    let mut needed: Vec<String> =
+        store.variables().into_keys().filter(|name| !is_added(name) && !weights.contains(name)).collect();
     if !needed.is_empty() {
-        let mut names = needed;
-        names.sort_unstable();
-        return Err(Error::Missing { names });
+        needed.sort_unstable();
+        return Err(Error::Missing { names: needed });
     }
-    load_tensors(store, tensors.into_iter().collect())
+    weights.load_into(store)
 }
 
-fn files(directory: &Path) -> Result<Vec<String>, Error> {
+fn files(directory: &Path) -> Result<Vec<PathBuf>, Error> {
     let index = directory.join("model.safetensors.index.json");
     if !index.is_file() {
-        return Ok(vec!["model.safetensors".to_owned()]);
+        return Ok(vec![directory.join("model.safetensors")]);
     }
     let index: Index = serde_json::from_slice(&read(&index)?).map_err(Error::ConfigJson)?;
-    let mut files: Vec<String> = index.weight_map.into_values().collect();
+    let mut files: Vec<PathBuf> = index.weight_map.into_values().map(|file| directory.join(file)).collect();
     files.sort_unstable();
     files.dedup();
     Ok(files)
@@ -66,18 +62,21 @@ fn read(path: &Path) -> Result<Vec<u8>, Error> {
 }
 
 /// Keeps one embedding under its proper name.
-fn unify_embeddings(tensors: &mut BTreeMap<String, Tensor>) {
-    let mut found: Vec<Tensor> = EMBEDDINGS.iter().filter_map(|name| tensors.remove(*name)).collect();
-    if !found.is_empty() {
-        tensors.insert(EMBEDDINGS[0].to_owned(), found.swap_remove(0));
+fn unify_embeddings(weights: &mut WeightFiles) {
+    if let Some(first) = EMBEDDINGS.iter().find(|name| weights.contains(name)) {
+        weights.rename(first, EMBEDDINGS[0]);
+        for copy in &EMBEDDINGS[1..] {
+            weights.remove(copy);
+        }
     }
 }
 
 /// Drops a copy of the embedding that is stored as the output layer, and refuses one that is no copy: ignoring it would
 /// give another model.
-fn drop_tied_output(tensors: &mut BTreeMap<String, Tensor>) -> Result<(), Error> {
-    let Some(output) = tensors.remove("lm_head.weight") else { return Ok(()) };
-    if tensors.get(EMBEDDINGS[0]).is_some_and(|shared| *shared == output) {
+fn drop_tied_output(weights: &mut WeightFiles) -> Result<(), Error> {
+    let Some(output) = weights.read("lm_head.weight")? else { return Ok(()) };
+    weights.remove("lm_head.weight");
+    if weights.read(EMBEDDINGS[0])?.is_some_and(|shared| shared == output) {
         return Ok(());
     }
     Err(Error::Config {

@@ -16,25 +16,32 @@ pub fn read_safetensors(bytes: &[u8]) -> Result<Vec<(String, Tensor)>, Error> {
     let file = SafeTensors::deserialize(bytes).map_err(Error::Safetensors)?;
     let mut tensors: Vec<(String, Tensor)> = file
         .iter()
-        .map(|(name, view)| {
-            let kind = kind_of(view.dtype())
-                .ok_or_else(|| Error::Dtype { name: name.to_owned(), dtype: format!("{:?}", view.dtype()) })?;
-            let size: Vec<i64> = view.shape().iter().map(|&size| size as i64).collect();
-            Ok((name.to_owned(), Tensor::f_from_data_size(view.data(), &size, kind)?))
-        })
+        .map(|(name, view)| Ok((name.to_owned(), tensor_of(name, view.dtype(), view.shape(), view.data())?)))
         .collect::<Result<_, Error>>()?;
     tensors.sort_by(|(one, _), (other, _)| one.cmp(other));
     Ok(tensors)
 }
 
+/// Makes a tensor on the CPU of what a file says.
+pub(super) fn tensor_of(name: &str, dtype: Dtype, shape: &[usize], data: &[u8]) -> Result<Tensor, Error> {
+    let kind = kind_of(dtype).ok_or_else(|| Error::Dtype { name: name.to_owned(), dtype: format!("{dtype:?}") })?;
+    let size: Vec<i64> = shape.iter().map(|&size| size as i64).collect();
+    Ok(Tensor::f_from_data_size(data, &size, kind)?)
+}
+
 /// Returns all parameters as the bytes of a safetensors file that transformers reads; a tied output layer is not in it.
 pub fn to_safetensors(store: &nn::VarStore) -> Result<Vec<u8>, Error> {
-    safetensors::serialize(views(store)?, Some(metadata())).map_err(Error::Safetensors)
+    safetensors::serialize(views(parameters(store))?, Some(metadata())).map_err(Error::Safetensors)
 }
 
 /// Writes all parameters to a file at `path`; see [`to_safetensors`].
 pub fn write_safetensors(store: &nn::VarStore, path: &Path) -> Result<(), Error> {
-    safetensors::serialize_to_file(views(store)?, Some(metadata()), path).map_err(|error| match error {
+    write_tensors(parameters(store), path)
+}
+
+/// Writes tensors to a file at `path` in the order of its format.
+pub fn write_tensors(tensors: Vec<(String, Tensor)>, path: &Path) -> Result<(), Error> {
+    safetensors::serialize_to_file(views(tensors)?, Some(metadata()), path).map_err(|error| match error {
         SafeTensorError::IoError(source) => Error::Io { path: path.to_owned(), source },
         other => Error::Safetensors(other),
     })
@@ -45,8 +52,8 @@ fn metadata() -> HashMap<String, String> {
     HashMap::from([("format".to_owned(), "pt".to_owned())])
 }
 
-fn views(store: &nn::VarStore) -> Result<Vec<(String, HostTensor)>, Error> {
-    parameters(store)
+fn views(tensors: Vec<(String, Tensor)>) -> Result<Vec<(String, HostTensor)>, Error> {
+    tensors
         .into_iter()
         .map(|(name, tensor)| {
             let dtype = dtype_of(tensor.kind())

@@ -4,14 +4,12 @@ use std::path::PathBuf;
 
 use unimse_core::job::ExitCause;
 use unimse_core::spec::{self, JobSpec, ModelSource};
-use unimse_model::config::ContrastiveConfig;
+use unimse_model::config::{AnswerWay, ContrastiveConfig, FusionInit, HeadsConfig, LoraConfig};
 use unimse_model::{Config, LabelSchema, Preset};
 
 use super::super::{Description, failed, invalid};
 use super::material::{Material, Words};
 
-/// Encoder blocks that take part in the contrastive losses, as in the paper; fewer where there are fewer.
-const CONTRASTIVE_LAYERS: i64 = 3;
 /// Vocabularies are rounded up to this, so that matrix products have even sizes.
 const VOCABULARY_STEP: usize = 64;
 
@@ -54,15 +52,33 @@ pub(super) fn config_of(spec: &JobSpec, material: &Material) -> Result<Config, E
         [(&mut unimse.acoustic, spec.model.encoders.acoustic), (&mut unimse.visual, spec.model.encoders.visual)]
     {
         (modality.hidden, modality.out) = (i64::from(width), i64::from(width));
+        modality.bidirectional = spec.model.encoders.bidirectional;
     }
     unimse.fusion.layers = i64::from(spec.model.fusion.layers);
     unimse.fusion.bottleneck = i64::from(spec.model.fusion.bottleneck);
+    unimse.fusion.init = match spec.model.fusion.init {
+        spec::FusionInit::Identity => FusionInit::Identity,
+        spec::FusionInit::Paper => FusionInit::Paper,
+    };
+    let classes = material.vocabulary.schema().emotions().iter().map(|vocabulary| vocabulary.classes.len() as i64);
+    let heads = &spec.model.heads;
+    unimse.heads = if heads.score > 0.0 || heads.emotion > 0.0 {
+        HeadsConfig { score: heads.score, emotion: heads.emotion, classes: classes.collect() }
+    } else {
+        HeadsConfig::default()
+    };
+    unimse.answers = match spec.model.answers {
+        spec::AnswerWay::Decoded => AnswerWay::Decoded,
+        spec::AnswerWay::Expected => AnswerWay::Expected,
+        spec::AnswerWay::Heads => AnswerWay::Heads,
+    };
+    unimse.lora = LoraConfig { rank: i64::from(spec.model.lora.rank), alpha: spec.model.lora.alpha };
     let losses = &spec.model.contrastive;
     unimse.contrastive = ContrastiveConfig {
         acoustic: losses.acoustic,
         visual: losses.visual,
         temperature: losses.temperature,
-        layers: CONTRASTIVE_LAYERS.min(config.t5.num_layers),
+        layers: i64::from(losses.layers).min(config.t5.num_layers),
         ..unimse.contrastive.clone()
     };
     if let Some(dropout) = spec.train.dropout {

@@ -48,7 +48,7 @@ pub(super) fn validate(
         let Some(decoder) = &decoders[dataset] else { continue };
         let read: Vec<Sample> = read(corpus, samples.clone())?;
         let inputs = tensors::inputs(&arrays(words, &material.options, &read).map_err(invalid)?, device);
-        let predictions = decoder.decode(model, &inputs).map_err(invalid)?;
+        let predictions = decoder.answer(model, &inputs, model.config().unimse.answers).map_err(invalid)?;
         own.extend(samples.zip(predictions).map(|(sample, Prediction { labels, .. })| Answer {
             sample,
             score: labels.score,

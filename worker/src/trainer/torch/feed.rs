@@ -10,6 +10,7 @@ use unimse_core::shard::{Cursor, DataOrder};
 use unimse_data::Error as DataError;
 use unimse_data::batch::{Batch as Arrays, BatchOptions, collate};
 use unimse_data::schema::Sample;
+use unimse_model::Labels;
 
 use super::super::invalid;
 use super::material::{Material, Words};
@@ -25,6 +26,8 @@ pub(super) struct Shard {
     pub(super) samples: Vec<u64>,
     pub(super) arrays: Arrays,
     pub(super) targets: Vec<Vec<i64>>,
+    /// In the words of the model's schema.
+    pub(super) labels: Vec<Labels>,
 }
 
 /// The stream of one rank's micro-shards.
@@ -96,7 +99,8 @@ fn shard(material: &Material, index: u32, samples: &[u64]) -> Result<Shard, Data
         samples.iter().map(|&sample| material.train.sample(sample as usize)).collect::<Result<_, _>>()?;
     let arrays = arrays(&material.vocabulary, &material.options, &read)?;
     let targets = read.iter().map(|sample| material.vocabulary.target_ids(&sample.labels)).collect();
-    Ok(Shard { index, samples: samples.to_vec(), arrays, targets })
+    let labels = read.iter().map(|sample| material.vocabulary.labels(&sample.labels)).collect();
+    Ok(Shard { index, samples: samples.to_vec(), arrays, targets, labels })
 }
 
 /// Pads samples into arrays; the targets in words are those of the grammar.

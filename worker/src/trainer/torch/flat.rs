@@ -2,10 +2,14 @@
 //!
 //! The model's parameters are views of one flat tensor, their gradients of another. So clearing gradients, adding them up over
 //! the ranks, their norm, the optimiser and copying the state are a few calls on large tensors. Parameters come in reverse
-//! order of the forward pass, so that what backward finishes first lies together; those without weight decay come last.
+//! order of the forward pass, so that what backward finishes first lies together, but for those that the optimiser treats
+//! otherwise: they form groups of their own behind the others.
+
+use std::ops::Range;
 
 use tch::{Device, Kind, Tensor};
 use unimse_core::job::ExitCause;
+use unimse_model::weights;
 use unimse_torch_ext::gradient;
 
 use super::super::failed;
@@ -32,51 +36,55 @@ pub(super) struct Flat {
     pub(super) gradients: Tensor,
     pub(super) averages: Tensor,
     pub(super) squares: Tensor,
-    /// Numbers before this have weight decay.
-    pub(super) decayed: usize,
+    /// They cover the flat tensors.
+    pub(super) groups: Vec<Group>,
+}
+
+/// Parameters that the optimiser treats alike.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Group {
+    pub(super) range: Range<usize>,
+    /// They have weight decay.
+    pub(super) decays: bool,
+    /// They are not T5's own.
+    pub(super) added: bool,
 }
 
 impl Flat {
     /// Moves parameters, given in the order of the forward pass, into a flat tensor; they keep their values.
     pub(super) fn new(parameters: Vec<(String, Tensor)>, device: Device) -> Result<Self, ExitCause> {
-        let (decaying, other): (Vec<_>, Vec<_>) =
-            parameters.into_iter().rev().partition(|(name, tensor)| decays(name, tensor));
-        let mut entries = Vec::new();
-        let mut leaves = Vec::new();
+        let mut parameters: Vec<_> = parameters
+            .into_iter()
+            .rev()
+            .map(|(name, leaf)| (decays(&name, &leaf), weights::is_added(&name), name, leaf))
+            .collect();
+        parameters.sort_by_key(|&(decays, added, ..)| (!decays, added));
+        let (mut entries, mut leaves, mut groups) = (Vec::new(), Vec::new(), Vec::<Group>::new());
         let mut end = 0;
-        let mut place = |list: Vec<(String, Tensor)>| {
-            for (name, leaf) in list {
-                let len = leaf.numel();
-                entries.push(Entry { name, shape: leaf.size(), start: end, len });
-                leaves.push(leaf);
-                end = (end + len).next_multiple_of(ALIGNMENT);
+        for (decays, added, name, leaf) in parameters {
+            let (start, len) = (end, leaf.numel());
+            end = (end + len).next_multiple_of(ALIGNMENT);
+            match groups.last_mut().filter(|group| (group.decays, group.added) == (decays, added)) {
+                Some(group) => group.range.end = end,
+                None => groups.push(Group { range: start..end, decays, added }),
             }
-            end
-        };
-        let decayed = place(decaying);
-        let total = place(other);
-        let zeros = || Tensor::zeros([total as i64], (Kind::Float, device));
-        let mut flat = Self {
-            entries,
-            leaves,
-            parameters: zeros(),
-            gradients: zeros(),
-            averages: zeros(),
-            squares: zeros(),
-            decayed,
-        };
-        flat.adopt_leaves().map_err(|error| failed(format!("cannot lay out the parameters: {error}")))?;
-        Ok(flat)
-    }
-
-    fn adopt_leaves(&mut self) -> Result<(), unimse_torch_ext::Error> {
-        for (entry, leaf) in self.entries.iter().zip(&mut self.leaves) {
-            let mut view = entry.view(&self.parameters);
+            entries.push(Entry { name, shape: leaf.size(), start, len });
+            leaves.push(leaf);
+        }
+        let zeros = || Tensor::zeros([end as i64], (Kind::Float, device));
+        let parameters = zeros();
+        for (entry, leaf) in entries.iter().zip(&mut leaves) {
+            let mut view = entry.view(&parameters);
             tch::no_grad(|| view.copy_(leaf));
             leaf.set_data(&view);
-            gradient::set(leaf, &entry.view(&self.gradients))?;
         }
-        Ok(())
+        // The leaves' own memory is free before the other three are made: they are never there at the same time.
+        let (gradients, averages, squares) = (zeros(), zeros(), zeros());
+        for (entry, leaf) in entries.iter().zip(&mut leaves) {
+            gradient::set(leaf, &entry.view(&gradients))
+                .map_err(|error| failed(format!("cannot lay out the gradients: {error}")))?;
+        }
+        Ok(Self { entries, leaves, parameters, gradients, averages, squares, groups })
     }
 
     /// The flat tensors that make the state, in the order in which a checkpoint names them.
@@ -116,10 +124,11 @@ mod tests {
     fn parameters_and_gradients_are_views_and_keep_their_values() {
         let (store, first, second) = model();
         let before = first.ws.copy();
-        let mut flat = Flat::new(unimse_model::weights::parameters(&store), Device::Cpu).unwrap();
+        let mut flat = Flat::new(weights::parameters(&store), Device::Cpu).unwrap();
         let names: Vec<&str> = flat.entries.iter().map(|entry| entry.name.as_str()).collect();
         assert_eq!(names, ["second.weight", "first.weight", "second.bias", "first.bias"]);
-        assert_eq!(flat.decayed, 16 + 16, "ten and fifteen numbers, each rounded up");
+        let group = |range, decays| Group { range, decays, added: false };
+        assert_eq!(flat.groups, [group(0..32, true), group(32..64, false)], "ten and fifteen numbers, each rounded up");
         assert_eq!(first.ws, before);
 
         let loss =
@@ -136,6 +145,17 @@ mod tests {
             0.0,
             "the model sees changes of the flat tensor"
         );
+    }
+
+    #[test]
+    fn what_is_added_to_t5_is_a_group_of_its_own() {
+        let store = nn::VarStore::new(Device::Cpu);
+        let names = ["shared.weight", "encoder.block.0.fusion.up.weight", "encoder.block.0.layer.0.layer_norm.weight"];
+        let parameters = names.map(|name| (name.to_owned(), store.root().ones(&name.replace('.', "_"), &[4, 4])));
+        let flat = Flat::new(parameters.into(), Device::Cpu).unwrap();
+        let found: Vec<_> = flat.groups.iter().map(|group| (group.decays, group.added)).collect();
+        assert_eq!(found, [(true, false), (true, true), (false, false)]);
+        assert_eq!(flat.groups.last().unwrap().range.end, flat.parameters.numel());
     }
 
     #[test]

@@ -9,6 +9,7 @@ use unimse_core::job::ExitCause;
 use unimse_data::batch::{BatchOptions, FeatureLayout};
 use unimse_data::corpus::Corpus;
 use unimse_data::schema::Split;
+use unimse_model::config::AnswerWay;
 use unimse_model::{Labels, Prediction, UniMse, weights};
 
 use super::super::{Halt, invalid};
@@ -18,6 +19,9 @@ use super::feed::arrays;
 use super::material::Words;
 use super::tensors;
 
+/// Where an exported folder has what is not T5's own.
+pub(super) const ADDED: &str = "unimse.safetensors";
+
 /// A model ready to be asked.
 #[derive(Debug)]
 pub struct ModelFolder {
@@ -25,6 +29,7 @@ pub struct ModelFolder {
     pub(super) words: Words,
     pub(super) options: BatchOptions,
     pub(super) device: Device,
+    answers: Option<AnswerWay>,
 }
 
 /// What an evaluation found.
@@ -69,8 +74,10 @@ impl ModelFolder {
         let store = nn::VarStore::new(device);
         let model = UniMse::new(&store.root(), &config).map_err(invalid)?;
         let path = folder.join("model.safetensors");
-        let bytes = std::fs::read(&path).map_err(|error| missing(&path, &error))?;
-        let loaded = weights::load_safetensors(&store, &bytes).and_then(weights::LoadReport::require_complete);
+        if let Err(error) = std::fs::metadata(&path) {
+            return Err(missing(&path, &error));
+        }
+        let loaded = weight_files(folder).and_then(|files| files.load_into(&store)?.require_complete());
         loaded.map_err(|error| invalid(format!("{}: {error}", path.display())))?;
         let widths = |dims: &[i64]| {
             let mut widths: Vec<usize> = dims.iter().map(|&dim| dim as usize).collect();
@@ -82,7 +89,20 @@ impl ModelFolder {
             visual: widths(&config.unimse.visual.dims),
         };
         let options = BatchOptions { max_input: longest as usize, ..BatchOptions::new(layout) };
-        Ok(Self { model, words, options, device })
+        Ok(Self { model, words, options, device, answers: None })
+    }
+
+    /// Answers in another way than the one that the model was trained with.
+    pub fn set_answers(&mut self, way: AnswerWay) -> Result<(), String> {
+        if way == AnswerWay::Heads && self.model.heads().is_none() {
+            return Err("the model has no heads; hint: train it with `model.heads: {score: 1, emotion: 1}`".to_owned());
+        }
+        self.answers = Some(way);
+        Ok(())
+    }
+
+    pub(super) fn way(&self) -> AnswerWay {
+        self.answers.unwrap_or(self.model.config().unimse.answers)
     }
 
     /// Measures the model on one split of datasets; `tell` hears of each sample, in order.
@@ -120,9 +140,9 @@ impl ModelFolder {
             let read = read(corpus, samples.clone())?;
             let arrays = arrays(&self.words, &self.options, &read).map_err(invalid)?;
             let targets: Vec<Vec<i64>> = read.iter().map(|sample| self.words.target_ids(&sample.labels)).collect();
-            let batch = tensors::batch(&arrays, &targets, self.device);
+            let batch = tensors::batch(&arrays, &targets, &[], self.device);
             let (told, nll) = tch::no_grad(|| -> Result<_, Halt> {
-                let told = decoder.decode(&self.model, &batch.inputs).map_err(invalid)?;
+                let told = decoder.answer(&self.model, &batch.inputs, self.way()).map_err(invalid)?;
                 let nll = match &tell {
                     Some(_) => self.model.forward(&batch, false).map_err(invalid)?.nll.to_device(Device::Cpu),
                     None => tch::Tensor::zeros([0], (tch::Kind::Float, Device::Cpu)),
@@ -153,7 +173,14 @@ impl ModelFolder {
     }
 }
 
-fn text(folder: &Path, name: &str) -> Result<String, ExitCause> {
+/// The weights of a folder: `model.safetensors`, and what an exported folder has beside it.
+pub(super) fn weight_files(folder: &Path) -> Result<weights::WeightFiles, unimse_model::Error> {
+    let added = Some(folder.join(ADDED)).filter(|path| path.exists());
+    let paths: Vec<PathBuf> = std::iter::once(folder.join("model.safetensors")).chain(added).collect();
+    weights::WeightFiles::open(&paths)
+}
+
+pub(super) fn text(folder: &Path, name: &str) -> Result<String, ExitCause> {
     let path = folder.join(name);
     std::fs::read_to_string(&path).map_err(|error| missing(&path, &error))
 }

@@ -106,7 +106,7 @@ fn made_up(vocabulary: i64, device: Device) -> Batch {
         acoustic: features(50, 5),
         visual: features(50, 20),
     };
-    Batch { inputs, targets: ids(8) }
+    Batch { inputs, targets: ids(8), answers: None }
 }
 
 /// Sums over ranks that are threads of this process, on GPU 0: plainly, and bucket by bucket beside a backward pass.

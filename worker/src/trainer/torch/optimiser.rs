@@ -26,10 +26,10 @@ pub(super) fn update(flat: &mut Flat, train: &TrainSpec, step: Step, total: u64)
     if train.clip > 0.0 && norm > train.clip {
         let _ = flat.gradients.g_mul_scalar_(train.clip / (norm + NORM_EPSILON));
     }
-    let learning_rate = train.learning_rate * train.schedule.factor(step, total);
+    let factor = train.schedule.factor(step, total);
     let count = Tensor::from(step.0 as f32).to_device(flat.parameters.device());
-    let numbers = flat.parameters.numel();
-    for (range, weight_decay) in [(0..flat.decayed, train.weight_decay), (flat.decayed..numbers, 0.0)] {
+    for super::flat::Group { range, decays, added } in &flat.groups {
+        let own = train.adapter_learning_rate.filter(|_| *added);
         let part = |tensor: &Tensor| [tensor.narrow(0, range.start as i64, range.len() as i64)];
         let group = Group {
             parameters: &part(&flat.parameters),
@@ -39,21 +39,25 @@ pub(super) fn update(flat: &mut Flat, train: &TrainSpec, step: Step, total: u64)
             steps: &[count.shallow_clone()],
         };
         let settings = Settings {
-            learning_rate,
+            learning_rate: own.unwrap_or(train.learning_rate) * factor,
             beta1: train.adam.beta1,
             beta2: train.adam.beta2,
             epsilon: train.adam.eps,
-            weight_decay,
+            weight_decay: if *decays { train.weight_decay } else { 0.0 },
         };
         adamw::step(&group, settings).map_err(failed)?;
     }
-    Ok(Update { learning_rate, gradient_norm: norm })
+    Ok(Update { learning_rate: train.learning_rate * factor, gradient_norm: norm })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+    use std::path::Path;
+
     use tch::{Device, Kind, nn};
     use unimse_core::spec::parse_job;
+    use unimse_model::{Batch, Config, Inputs, Modality, ModalityPart, UniMse, weights};
 
     use super::*;
 
@@ -92,6 +96,22 @@ mod tests {
     }
 
     #[test]
+    fn what_is_added_to_t5_may_have_a_rate_of_its_own() {
+        let store = nn::VarStore::new(Device::Cpu);
+        let path = store.root();
+        let parameters = ["shared.weight", "acoustic.proj.weight"];
+        let parameters = parameters.map(|name| (name.to_owned(), path.ones(&name.replace('.', "_"), &[1, 1])));
+        let mut flat = Flat::new(parameters.into(), Device::Cpu).unwrap();
+        let _ = flat.gradients.fill_(1.0);
+        let rates = "learning_rate: 0.1, adapter_learning_rate: 0.01, clip: 0, schedule: {type: constant, warmup: 0}";
+        update(&mut flat, &spec(rates), Step(1), 10).unwrap();
+        for (entry, rate) in flat.entries.iter().zip([0.1, 0.01]) {
+            let change = 1.0 - entry.view(&flat.parameters).double_value(&[0, 0]);
+            assert!((change - rate).abs() < 1e-6, "{} {change}", entry.name);
+        }
+    }
+
+    #[test]
     fn gradients_are_clipped_by_their_global_norm() {
         let mut flat = flat();
         let train = spec("learning_rate: 0.1, clip: 1.0");
@@ -99,6 +119,65 @@ mod tests {
         assert!((done.gradient_norm - 6_f64.sqrt()).abs() < 1e-5);
         let norm = f64::try_from(flat.gradients.norm()).unwrap();
         assert!((norm - 1.0).abs() < 1e-5, "{norm}");
+    }
+
+    /// The tensors of a fixture of `model/tests/golden/make_unimse.py`, and its configuration.
+    fn golden(name: &str) -> (BTreeMap<String, Tensor>, Config) {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/golden");
+        let bytes = std::fs::read(folder.join(name)).unwrap();
+        let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+        let header: serde_json::Value = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
+        let config = Config::from_json(header["__metadata__"]["config"].as_str().unwrap()).unwrap();
+        (weights::read_safetensors(&bytes).unwrap().into_iter().collect(), config)
+    }
+
+    #[test]
+    fn five_steps_end_where_pytorch_does() {
+        tch::set_num_threads(1);
+        for name in ["unimse_v1_0.safetensors", "unimse_v1_1.safetensors"] {
+            let (tensors, config) = golden(name);
+            let store = nn::VarStore::new(Device::Cpu);
+            let model = UniMse::new(&store.root(), &config).unwrap();
+            let initial = tensors
+                .iter()
+                .filter_map(|(key, tensor)| Some((key.strip_prefix("weights.")?.to_owned(), tensor.shallow_clone())));
+            weights::load_tensors(&store, initial.collect()).unwrap().require_complete().unwrap();
+            let modality = |name: &str| {
+                let part = |place: usize| {
+                    let get = |what: &str| Some(tensors.get(&format!("{name}.{place}.{what}"))?.shallow_clone());
+                    Some(ModalityPart { rows: get("rows")?, features: get("features")?, lengths: get("lengths")? })
+                };
+                Modality { parts: (0..).map_while(part).collect() }
+            };
+            let targets = tensors["labels"].shallow_clone();
+            let (tokens, samples) = (targets.ne(-100).sum(Kind::Int64).double_value(&[]), targets.size()[0] as f64);
+            let inputs = Inputs {
+                input_ids: tensors["input_ids"].shallow_clone(),
+                attention_mask: tensors["attention_mask"].shallow_clone(),
+                acoustic: modality("acoustic"),
+                visual: modality("visual"),
+            };
+            let batch = Batch { inputs, targets, answers: None };
+            let mut flat = Flat::new(weights::parameters(&store), Device::Cpu).unwrap();
+            let train = spec("learning_rate: 0.01, weight_decay: 0.1, clip: 1, schedule: {type: constant, warmup: 0}");
+            for step in 0..5 {
+                let _ = flat.gradients.zero_();
+                let output = model.forward(&batch, true).unwrap();
+                let loss = model.loss(&output, tokens, samples);
+                loss.backward();
+                let norm = update(&mut flat, &train, Step(step + 1), 100).unwrap().gradient_norm;
+                let expected = |what: &str| tensors[what].double_value(&[step as i64]);
+                for (found, expected) in
+                    [(loss.double_value(&[]), expected("step_losses")), (norm, expected("step_norms"))]
+                {
+                    assert!((found / expected - 1.0).abs() < 1e-5, "{name}, step {step}: {found} {expected}");
+                }
+            }
+            for (key, tensor) in weights::parameters(&store) {
+                let error = (&tensors[&format!("after.{key}")] - tensor).abs().max().double_value(&[]);
+                assert!(error < 1e-4, "{name} {key}: off by {error}");
+            }
+        }
     }
 
     #[test]

@@ -57,7 +57,7 @@ impl ModelFolder {
         let schema = self.words.schema();
         let decode = |task| -> Result<Vec<Prediction>, String> {
             let decoder = LabelDecoder::new(&self.model, &self.words.grammar, Some(task), self.device);
-            decoder.decode(&self.model, &inputs).map_err(|error| error.to_string())
+            decoder.answer(&self.model, &inputs, self.way()).map_err(|error| error.to_string())
         };
         let sentiments = decode(Task::Sentiment)?;
         let mut emotions = vec![BTreeMap::new(); questions.len()];

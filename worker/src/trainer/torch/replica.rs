@@ -22,7 +22,7 @@ use super::feed::{Feed, Shard};
 use super::flat::Flat;
 use super::material::Material;
 use super::reducer::{Reducer, device_buffer};
-use super::{device, evaluation, optimiser, seeding, tensors};
+use super::{device, evaluation, negatives, optimiser, seeding, tensors, tuning};
 use crate::protocol::Begin;
 
 /// What the tensors of a checkpoint are called, for each of the flat tensors of the state.
@@ -48,7 +48,10 @@ pub(super) struct TorchReplica {
 #[derive(Debug)]
 struct Model {
     unimse: UniMse,
+    /// What learns.
     flat: Flat,
+    /// What does not.
+    frozen: tuning::Named,
     reducer: Reducer,
     /// Adds up the gradients where it can; the reducer does elsewhere.
     exact: Option<Exact>,
@@ -71,7 +74,8 @@ pub fn make(begin: &Begin, surroundings: &Surroundings) -> Result<Box<dyn Replic
     tracing::info!(
         device = ?device,
         samples = material.train.len(),
-        parameters = model.flat.entries.iter().map(|entry| entry.len).sum::<usize>(),
+        learning = model.flat.entries.iter().map(|entry| entry.len).sum::<usize>(),
+        frozen = model.frozen.iter().map(|(_, tensor)| tensor.numel()).sum::<usize>(),
         data_milliseconds = read.as_millis() as u64,
         milliseconds = began.elapsed().as_millis() as u64,
         "model and data are there"
@@ -88,12 +92,13 @@ impl Model {
             let report = weights::initialise_from_t5(&store, config, &folder).map_err(invalid)?;
             tracing::info!(own = report.missing.len(), folder = %folder.display(), "pretrained weights loaded");
         }
-        let flat = Flat::new(weights::parameters(&store), device)?;
+        let (learning, frozen) = tuning::split(weights::parameters(&store), begin.spec.model.trainable, config)?;
+        let flat = Flat::new(learning, device)?;
         let reducer = Reducer::new(&flat)?;
         let train = &begin.spec.train;
         let shards = u64::from(train.global_batch.div_ceil(train.micro_batch));
         let exact = Exact::of(&flat, reducer.buckets(), shards);
-        Ok(Self { unimse, flat, reducer, exact, fresh: true })
+        Ok(Self { unimse, flat, frozen, reducer, exact, fresh: true })
     }
 }
 
@@ -104,42 +109,99 @@ impl TorchReplica {
         step: Step,
         shard: &Shard,
         (tokens, samples): (f64, f64),
+        against: Option<&negatives::Part>,
         backward: impl FnOnce(&Tensor) -> Result<(), Halt>,
     ) -> Result<(Tensor, Duration, Duration), Halt> {
         let began = Instant::now();
-        let train = &self.begin.spec.train;
         let model = &self.model.unimse;
-        let batch = tensors::batch(&shard.arrays, &shard.targets, self.device);
-        let seed = seeding::of_micro_shard(train.seed, step, shard.index);
-        let forward = || model.forward(&batch, true).map(|output| self.parts(shard, &output, tokens, samples));
-        let parts = seeding::seeded(seed, || match train.precision {
-            Precision::Fp32 => Ok(forward()),
-            Precision::Bf16 => autocast::bf16(self.device.is_cuda(), forward),
+        let labels = if model.heads().is_some() { shard.labels.as_slice() } else { &[] };
+        let batch = tensors::batch(&shard.arrays, &shard.targets, labels, self.device);
+        let losses = self.drawn(step, shard, || {
+            model.forward(&batch, true).map(|output| self.losses(shard, output, (tokens, samples), against))
         });
-        let (loss, ce, output) = parts.map_err(failed)?.map_err(invalid)?;
+        let Losses { objective, parts } = losses?;
         let forwarded = began.elapsed();
-        backward(&loss)?;
-        let [acoustic, visual] = [&output.contrastive_acoustic_sum, &output.contrastive_visual_sum];
-        let parts = [loss, ce, acoustic / samples, visual / samples].map(|part| part.detach().to_kind(Kind::Float));
+        backward(&objective)?;
+        let parts = parts.map(|part| part.detach().to_kind(Kind::Float));
         Ok((Tensor::stack(&parts, 0), forwarded, began.elapsed().saturating_sub(forwarded)))
     }
 
-    /// The loss and the cross-entropy that a micro-shard adds to the step.
-    fn parts(&self, shard: &Shard, output: &Output, tokens: f64, samples: f64) -> (Tensor, Tensor, Parts) {
-        let parts = Parts {
-            contrastive_acoustic_sum: output.contrastive_acoustic_sum.shallow_clone(),
-            contrastive_visual_sum: output.contrastive_visual_sum.shallow_clone(),
+    /// Runs a pass over a micro-shard with its own dropout and the job's precision.
+    fn drawn<T>(
+        &self,
+        step: Step,
+        shard: &Shard,
+        pass: impl FnOnce() -> Result<T, unimse_model::Error>,
+    ) -> Result<T, Halt> {
+        let train = &self.begin.spec.train;
+        let seed = seeding::of_micro_shard(train.seed, step, shard.index);
+        let result = seeding::seeded(seed, || match train.precision {
+            Precision::Fp32 => Ok(pass()),
+            Precision::Bf16 => autocast::bf16(self.device.is_cuda(), pass),
+        });
+        Ok(result.map_err(failed)?.map_err(invalid)?)
+    }
+
+    /// The losses that a micro-shard adds to the step.
+    fn losses(
+        &self,
+        shard: &Shard,
+        output: Output,
+        (tokens, samples): (f64, f64),
+        against: Option<&negatives::Part>,
+    ) -> Losses {
+        let Output { ce_sum, nll, heads, views, contrastive_acoustic_sum, contrastive_visual_sum, .. } = output;
+        let (ce, heads) = if self.material.weights.iter().all(|weight| *weight == 1.0) {
+            (ce_sum, heads.sum(Kind::Float))
+        } else {
+            let weights: Vec<f32> = shard.samples.iter().map(|&sample| self.material.weight(sample) as f32).collect();
+            let weights = Tensor::from_slice(&weights).to_device(self.device);
+            ((nll * &weights).sum(Kind::Float), (heads * weights).sum(Kind::Float))
         };
-        if self.material.weights.iter().all(|weight| *weight == 1.0) {
-            let loss = self.model.unimse.loss(output, tokens, samples);
-            return (loss, &output.ce_sum / tokens, parts);
+        let (ce, heads) = (ce / tokens, heads / samples);
+        let weights = &self.model.unimse.config().unimse.contrastive;
+        let weighted =
+            |acoustic: &Tensor, visual: &Tensor| (acoustic * weights.acoustic + visual * weights.visual) / samples;
+        let (acoustic, visual, contrastive) = match against.zip(views) {
+            None => {
+                let (acoustic, visual) = (contrastive_acoustic_sum, contrastive_visual_sum);
+                let contrastive = weighted(&acoustic, &visual);
+                (acoustic, visual, contrastive)
+            }
+            Some((part, views)) => {
+                let [acoustic, visual] = part.sums.each_ref().map(|sum| sum.to_device(self.device));
+                (acoustic, visual, part.objective(&views) / samples)
+            }
+        };
+        let loss = &ce + &heads + weighted(&acoustic, &visual);
+        Losses { objective: &ce + heads + contrastive, parts: [loss, ce, acoustic / samples, visual / samples] }
+    }
+
+    /// What the micro-shards need of the whole batch, in their order; nothing where their negatives are their own.
+    fn negatives(
+        &self,
+        step: Step,
+        shards: &[Shard],
+        group: &mut dyn Collective,
+    ) -> Result<Option<Vec<negatives::Part>>, Halt> {
+        let spec = &self.begin.spec;
+        let weights = &self.model.unimse.config().unimse.contrastive;
+        if !spec.model.contrastive.global || !self.model.unimse.is_contrastive() {
+            return Ok(None);
         }
-        let weights: Vec<f32> = shard.samples.iter().map(|&sample| self.material.weight(sample) as f32).collect();
-        let ce = (&output.nll * Tensor::from_slice(&weights).to_device(self.device)).sum(Kind::Float) / tokens;
-        let losses = &self.model.unimse.config().unimse.contrastive;
-        let contrastive =
-            &parts.contrastive_acoustic_sum * losses.acoustic + &parts.contrastive_visual_sum * losses.visual;
-        (&ce + contrastive / samples, ce, parts)
+        let mut own = Vec::with_capacity(shards.len());
+        for shard in shards {
+            let inputs = tensors::inputs(&shard.arrays, self.device);
+            let pass = || {
+                tch::no_grad(|| {
+                    let encoded = self.model.unimse.encode(&inputs, true)?;
+                    Ok(self.model.unimse.views(&encoded, &inputs))
+                })
+            };
+            let first = u64::from(shard.index) * u64::from(spec.train.micro_batch);
+            own.extend(self.drawn(step, shard, pass)?.map(|views| (first, views)));
+        }
+        negatives::exchange(&own, [weights.acoustic, weights.visual], weights.temperature, group).map(Some)
     }
 
     fn expect(name: &str, tensor: &StoredTensor, shape: &[i64]) -> Result<Tensor, ExitCause> {
@@ -155,10 +217,16 @@ impl TorchReplica {
     }
 }
 
-/// What is left of an output once its logits are not needed any more.
-struct Parts {
-    contrastive_acoustic_sum: Tensor,
-    contrastive_visual_sum: Tensor,
+fn missing(name: &str) -> ExitCause {
+    invalid(format!(
+        "the checkpoint has no tensor `{name}`; hint: resume with the `model.trainable` and `model.lora` that it was made with"
+    ))
+}
+
+/// What backward starts from, and what is reported: the loss, its cross-entropy, and both contrastive losses.
+struct Losses {
+    objective: Tensor,
+    parts: [Tensor; 4],
 }
 
 impl Replica for TorchReplica {
@@ -218,22 +286,24 @@ impl Replica for TorchReplica {
         let data = self.material.identity();
         self.adopt(&Description { model: manifest.model.clone(), labels: manifest.labels.clone(), tokenizer, data })?;
         self.model.fresh = false;
-        for place in 0..PREFIXES.len() {
-            for entry in &self.model.flat.entries {
-                let name = format!("{}{}", PREFIXES[place], entry.name);
-                let tensor =
-                    stored.get(&name).ok_or_else(|| invalid(format!("the checkpoint has no tensor `{name}`")))?;
-                let tensor = Self::expect(&name, tensor, &entry.shape)?;
-                let flat = [&self.model.flat.parameters, &self.model.flat.averages, &self.model.flat.squares][place];
-                tch::no_grad(|| entry.view(flat).f_copy_(&tensor)).map_err(failed)?;
+        let take = |name: &str, mut own: Tensor| {
+            let tensor = stored.get(name).ok_or_else(|| missing(name))?;
+            let tensor = Self::expect(name, tensor, &own.size())?;
+            tch::no_grad(|| own.f_copy_(&tensor)).map_err(failed)
+        };
+        let Model { flat, frozen, .. } = &self.model;
+        for (prefix, state) in PREFIXES.iter().zip([&flat.parameters, &flat.averages, &flat.squares]) {
+            for entry in &flat.entries {
+                take(&format!("{prefix}{}", entry.name), entry.view(state))?;
             }
         }
-        Ok(())
+        frozen.iter().try_for_each(|(name, tensor)| take(name, tensor.shallow_clone()))
     }
 
     fn receive(&mut self, root: Rank, group: &mut dyn Collective) -> Result<(), Halt> {
         self.model.fresh = false;
-        for tensor in self.model.flat.state() {
+        let Model { flat, frozen, .. } = &mut self.model;
+        for tensor in flat.state().into_iter().chain(frozen.iter_mut().map(|(_, tensor)| tensor)) {
             if tensor.device().is_cuda() {
                 group.broadcast(root.0, Buffer::Device(device_buffer(tensor)))?;
             } else {
@@ -245,12 +315,14 @@ impl Replica for TorchReplica {
 
     fn fingerprint(&mut self) -> u64 {
         let mut hasher = blake3::Hasher::new();
-        let parameters = &self.model.flat.parameters;
-        let (total, piece) = (parameters.numel() as i64, 16 << 20);
-        for start in (0..total).step_by(piece as usize) {
-            let part = parameters.narrow(0, start, piece.min(total - start)).to_device(Device::Cpu);
-            if let Ok(bytes) = view::bytes(&part) {
-                hasher.update(bytes);
+        let frozen = self.model.frozen.iter().map(|(_, tensor)| tensor.view(-1));
+        for tensor in std::iter::once(self.model.flat.parameters.shallow_clone()).chain(frozen) {
+            let (total, piece) = (tensor.numel() as i64, 16 << 20);
+            for start in (0..total).step_by(piece as usize) {
+                let part = tensor.narrow(0, start, piece.min(total - start)).to_device(Device::Cpu);
+                if let Ok(bytes) = view::bytes(&part) {
+                    hasher.update(bytes);
+                }
             }
         }
         u64::from_le_bytes(hasher.finalize().as_bytes()[..8].try_into().expect("a hash has 32 bytes"))
@@ -272,6 +344,9 @@ impl Replica for TorchReplica {
             exact.clear();
         }
         let of = (self.material.weighted_tokens(&batch.samples), batch.samples.len() as f64);
+        let began = Instant::now();
+        let against = self.negatives(step, &shards, group)?;
+        sums.forward += began.elapsed();
         let overlaps = self.model.reducer.overlaps(group);
         self.reduced = overlaps;
         let mut parts = Tensor::zeros([4], (Kind::Float, self.device));
@@ -289,7 +364,8 @@ impl Replica for TorchReplica {
                     Ok(())
                 }
             };
-            let (own, forward, backward) = self.micro_shard(step, shard, of, backward)?;
+            let (own, forward, backward) =
+                self.micro_shard(step, shard, of, against.as_ref().map(|parts| &parts[place]), backward)?;
             parts += own;
             sums.forward += forward;
             sums.backward += backward;
@@ -334,23 +410,28 @@ impl Replica for TorchReplica {
     }
 
     fn tensors(&self) -> Vec<TensorSpec> {
-        let tensors = PREFIXES.iter().flat_map(|prefix| {
-            self.model.flat.entries.iter().map(move |entry| TensorSpec {
-                name: format!("{prefix}{}", entry.name),
-                dtype: Dtype::F32,
-                shape: entry.shape.iter().map(|&size| size as usize).collect(),
-            })
+        let spec = |name: String, shape: &[i64]| TensorSpec {
+            name,
+            dtype: Dtype::F32,
+            shape: shape.iter().map(|&size| size as usize).collect(),
+        };
+        let Model { flat, frozen, .. } = &self.model;
+        let learning = PREFIXES.iter().flat_map(|prefix| {
+            flat.entries.iter().map(move |entry| spec(format!("{prefix}{}", entry.name), &entry.shape))
         });
-        tensors.collect()
+        learning.chain(frozen.iter().map(|(name, tensor)| spec(name.clone(), &tensor.size()))).collect()
     }
 
     fn copy(&mut self, places: &[usize]) -> Result<Vec<Bytes>, ExitCause> {
-        let flat = &self.model.flat;
+        let Model { flat, frozen, .. } = &self.model;
         let state = [&flat.parameters, &flat.averages, &flat.squares];
         let count = flat.entries.len();
         let copy = |&place: &usize| {
-            let view = flat.entries[place % count].view(state[place / count]).to_device(Device::Cpu);
-            view::bytes(&view).map(Bytes::copy_from_slice).map_err(failed)
+            let tensor = match state.get(place / count) {
+                Some(state) => flat.entries[place % count].view(state),
+                None => frozen[place - state.len() * count].1.detach(),
+            };
+            view::bytes(&tensor.to_device(Device::Cpu)).map(Bytes::copy_from_slice).map_err(failed)
         };
         places.iter().map(copy).collect()
     }

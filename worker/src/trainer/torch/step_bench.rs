@@ -98,7 +98,7 @@ fn batch_of(folder: &Path) -> Result<Batch, String> {
     let none = || Modality { parts: Vec::new() };
     let (input_ids, attention_mask) = (get("input_ids")?, get("attention_mask")?);
     let inputs = Inputs { input_ids, attention_mask, acoustic: none(), visual: none() };
-    Ok(Batch { inputs, targets: get("labels")?.to_kind(Kind::Int64) })
+    Ok(Batch { inputs, targets: get("labels")?.to_kind(Kind::Int64), answers: None })
 }
 
 fn settings() -> TrainSpec {

@@ -3,7 +3,7 @@
 use tch::{Device, Tensor};
 use unimse_data::batch::{Batch as Arrays, Modality as ModalityArrays};
 use unimse_model::unimse::IGNORED_TARGET;
-use unimse_model::{Batch, Inputs, Modality, ModalityPart};
+use unimse_model::{Answers, Batch, Inputs, Labels, Modality, ModalityPart};
 
 /// The input side of a batch on a device.
 pub(super) fn inputs(arrays: &Arrays, device: Device) -> Inputs {
@@ -17,15 +17,16 @@ pub(super) fn inputs(arrays: &Arrays, device: Device) -> Inputs {
     }
 }
 
-/// A batch with its targets, one row of tokens a sample, on a device.
-pub(super) fn batch(arrays: &Arrays, targets: &[Vec<i64>], device: Device) -> Batch {
+/// A batch with its targets, one row of tokens a sample, and with labels for heads where there are some; on a device.
+pub(super) fn batch(arrays: &Arrays, targets: &[Vec<i64>], labels: &[Labels], device: Device) -> Batch {
     let longest = targets.iter().map(Vec::len).max().unwrap_or(0);
     let padded = targets
         .iter()
         .flat_map(|row| row.iter().copied().chain(std::iter::repeat_n(IGNORED_TARGET, longest - row.len())));
     let padded: Vec<i64> = padded.collect();
     let targets = Tensor::from_slice(&padded).view([targets.len() as i64, longest as i64]).to_device(device);
-    Batch { inputs: inputs(arrays, device), targets }
+    let answers = (!labels.is_empty()).then(|| Answers::of(labels).to_device(device));
+    Batch { inputs: inputs(arrays, device), targets, answers }
 }
 
 fn modality(arrays: &ModalityArrays, device: Device) -> Modality {
@@ -61,7 +62,7 @@ mod tests {
             visual: nothing,
             truncated: 0,
         };
-        let batch = batch(&arrays, &[vec![7, 8, 1], vec![9, 1]], Device::Cpu);
+        let batch = batch(&arrays, &[vec![7, 8, 1], vec![9, 1]], &[], Device::Cpu);
         let numbers = |tensor: &Tensor| Vec::<i64>::try_from(tensor.flatten(0, -1)).unwrap();
         assert_eq!(numbers(&batch.inputs.input_ids), [5, 1, 1, 0]);
         assert_eq!(numbers(&batch.targets), [7, 8, 1, 9, 1, IGNORED_TARGET]);
