@@ -69,7 +69,7 @@ pub struct Tokens {
 }
 
 impl Tokens {
-    fn pad(rows: &[Vec<i64>]) -> Self {
+    pub(crate) fn pad(rows: &[Vec<i64>]) -> Self {
         let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
         let mut ids = Vec::with_capacity(rows.len() * columns);
         let mut mask = Vec::with_capacity(rows.len() * columns);

@@ -13,7 +13,7 @@ use crate::store::{NewStore, Store, StoreCheck, StoreWriter};
 mod findings;
 mod inspect;
 mod report;
-mod table;
+pub(crate) mod table;
 
 pub use findings::{Findings, Unmatched};
 pub use inspect::{Inspection, Lengths};
@@ -69,7 +69,7 @@ pub fn import(
         name,
         task: dataset.task,
         vocabularies: dataset.vocabularies,
-        source: Provenance { format: format.as_str().to_owned(), files, context: dataset.context },
+        source: Provenance { format: format.as_str().to_owned(), files, context: dataset.context, labelling: None },
     };
     let mut writer = StoreWriter::create(out, new, options.force)?;
     let mut report = Report::new(format.as_str());

@@ -15,6 +15,8 @@
 //!   [`read::isolated`] puts the whole import into a bounded process of its own.
 //! - [`import`](mod@import) makes stores, inspects them and checks every byte of them; [`sample`] makes two synthetic ones.
 //! - [`store`] is the file: written atomically in one pass, verified when read, readable in pyarrow.
+//! - [`universal`] fills labels that a dataset lacks from the most similar sample of another; [`sentences`] prepares text for the
+//!   encoder that says what is similar.
 //! - [`corpus`] numbers the samples of several stores; [`tokenizer`] and [`batch`] turn them into padded arrays.
 //!
 //! A new release format is a file in `read/` that implements the crate's `Reader`, a line in `read::Format`, one in
@@ -30,7 +32,9 @@ pub mod import;
 pub mod read;
 pub mod sample;
 pub mod schema;
+pub mod sentences;
 pub mod store;
 pub mod tokenizer;
+pub mod universal;
 
 pub use error::Error;

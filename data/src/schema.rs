@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 mod metadata;
 
-pub use metadata::{ContextWindow, Counts, Metadata, Provenance, SourceFile, Turns};
+pub use metadata::{ContextWindow, Counts, Labelling, Metadata, Provenance, SourceFile, Turns};
 
 /// The scale of every sentiment score: from strongly negative to strongly positive.
 pub const SCORE_RANGE: std::ops::RangeInclusive<f32> = -3.0..=3.0;
@@ -176,6 +176,18 @@ pub struct Labels {
     pub score: Option<f32>,
     /// One class a vocabulary, by the vocabulary's name.
     pub emotions: BTreeMap<String, String>,
+    /// Which of these were copied from another dataset's sample: by `score` or the vocabulary's name.
+    #[serde(default)]
+    pub filled: BTreeMap<String, Donor>,
+}
+
+/// The sample that a label was copied from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Donor {
+    /// Its dataset and id, `meld/dia0_utt3`; empty where a rule filled the field, as for neutral samples.
+    pub from: String,
+    /// The cosine of both sentences' vectors.
+    pub similarity: f32,
 }
 
 /// A sequence of feature vectors of its true length: no padding, no NaN, no infinity.

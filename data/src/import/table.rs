@@ -3,21 +3,21 @@
 use std::fmt::{self, Write};
 
 /// Rows of a label and one cell a column; labels left, cells right, no borders.
-pub(super) struct Table {
+pub(crate) struct Table {
     rows: Vec<(String, Vec<String>)>,
 }
 
 impl Table {
-    pub(super) fn new(header: impl IntoIterator<Item = String>) -> Self {
+    pub(crate) fn new(header: impl IntoIterator<Item = String>) -> Self {
         Self { rows: vec![(String::new(), header.into_iter().collect())] }
     }
 
-    pub(super) fn row(&mut self, label: impl Into<String>, cells: impl IntoIterator<Item = String>) {
+    pub(crate) fn row(&mut self, label: impl Into<String>, cells: impl IntoIterator<Item = String>) {
         self.rows.push((label.into(), cells.into_iter().collect()));
     }
 
     /// A label that heads the rows after it.
-    pub(super) fn heading(&mut self, label: &str) {
+    pub(crate) fn heading(&mut self, label: &str) {
         self.rows.push((label.to_owned(), Vec::new()));
     }
 }

@@ -64,7 +64,7 @@ impl ConversationReader {
             Problem::new(format!("the label is {number}, not one of the {} classes", vocabulary.classes.len()))
         })?;
         let polarity = (self.kind == Kind::Iemocap).then(|| labels::iemocap_polarity(&class));
-        Ok(Labels { polarity, score: None, emotions: BTreeMap::from([(vocabulary.name, class)]) })
+        Ok(Labels { polarity, emotions: BTreeMap::from([(vocabulary.name, class)]), ..Labels::default() })
     }
 }
 

@@ -170,5 +170,5 @@ fn labels_of(line: &lines::Line, outside: &mut Vec<String>) -> Result<Labels, Pr
             Err(_) => outside.push(format!("{} `{word}`", line.id)),
         }
     }
-    Ok(Labels { polarity: Some(polarity), score, emotions })
+    Ok(Labels { polarity: Some(polarity), score, emotions, ..Labels::default() })
 }

@@ -205,7 +205,7 @@ impl Line {
             }
         }
         let score = self.score.as_deref().map(|score| labels::parse_score("score_label", score)).transpose()?;
-        Ok(Labels { polarity: Some(polarity), score, emotions })
+        Ok(Labels { polarity: Some(polarity), score, emotions, ..Labels::default() })
     }
 
     fn numbers(&self) -> Result<(u32, i32), Problem> {

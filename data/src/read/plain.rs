@@ -79,7 +79,7 @@ impl PlainReader {
         if score.is_none() && polarity.is_none() && emotions.is_empty() {
             return Err(Problem::new("it has neither a score nor an emotion"));
         }
-        Ok(Labels { polarity, score, emotions })
+        Ok(Labels { polarity, score, emotions, ..Labels::default() })
     }
 }
 

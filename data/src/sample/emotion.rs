@@ -152,5 +152,5 @@ fn draw_labels(dice: &mut Dice, emotion: &Emotion) -> Labels {
         _ => Polarity::Negative,
     };
     let emotions = BTreeMap::from([("meld".to_owned(), emotion.name.to_owned())]);
-    Labels { polarity: Some(polarity), score: None, emotions }
+    Labels { polarity: Some(polarity), score: None, emotions, ..Labels::default() }
 }

@@ -130,6 +130,20 @@ pub struct Provenance {
     pub files: Vec<SourceFile>,
     /// The turns of context in the samples' text, for dialogues.
     pub context: Option<ContextWindow>,
+    /// How labels of other datasets were added, if they were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labelling: Option<Labelling>,
+}
+
+/// How missing labels were filled from other datasets (universal labels).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Labelling {
+    /// The sentence encoder: its folder's name, what it pools and the hash of its weights.
+    pub encoder: String,
+    /// The datasets that gave labels, each with its content hash.
+    pub donors: Vec<(String, String)>,
+    /// Whether samples that are not for training gave labels too.
+    pub all_splits: bool,
 }
 
 /// What a store says about itself, kept as JSON in the Arrow schema's metadata under [`Metadata::KEY`].
@@ -161,7 +175,7 @@ impl Metadata {
     /// The key in the Arrow schema's metadata.
     pub const KEY: &'static str = "unimse";
     /// The version of the layout that this program writes.
-    pub const VERSION: u32 = 1;
+    pub const VERSION: u32 = 2;
 
     /// The dataset's own emotion vocabulary.
     pub fn emotion_vocabulary(&self) -> Option<&Vocabulary> {
