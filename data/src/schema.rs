@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 mod metadata;
 
-pub use metadata::{ContextWindow, Counts, Labelling, Metadata, Provenance, SourceFile, Turns};
+pub use metadata::{ContextWindow, Counts, Labelling, Metadata, Provenance, SourceFile, Statistics, Turns};
 
 /// The scale of every sentiment score: from strongly negative to strongly positive.
 pub const SCORE_RANGE: std::ops::RangeInclusive<f32> = -3.0..=3.0;

@@ -12,6 +12,7 @@
 mod check;
 mod layout;
 mod open;
+mod moments;
 mod partial;
 mod seal;
 mod writer;

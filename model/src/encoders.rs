@@ -46,11 +46,27 @@ pub struct EncodedModality {
 #[derive(Debug)]
 pub struct ModalityEncoder {
     name: &'static str,
-    inputs: Vec<(i64, Option<nn::Linear>)>,
+    inputs: Vec<Input>,
     forward: Lstm,
     backward: Option<Lstm>,
     proj: nn::Linear,
     dropout: f64,
+}
+
+/// The way of features of one dimension into the LSTM.
+#[derive(Debug)]
+struct Input {
+    dim: i64,
+    standard: Option<Standard>,
+    /// Up to the LSTM's width, where the dimension is less.
+    linear: Option<nn::Linear>,
+}
+
+/// Shift and scale of features, both `[D]`; loaded with the weights and not trained.
+#[derive(Debug)]
+struct Standard {
+    mean: Tensor,
+    scale: Tensor,
 }
 
 /// One direction's weights, named as PyTorch's `nn.LSTM` does.
@@ -86,7 +102,11 @@ impl ModalityEncoder {
         let inputs = config
             .dims
             .iter()
-            .map(|&dim| (dim, (dim != widest).then(|| uniform_linear(&(path / "input" / dim), dim, widest))))
+            .map(|&dim| Input {
+                dim,
+                standard: config.standardise.then(|| Standard::new(&(path / "standard" / dim), dim)),
+                linear: (dim != widest).then(|| uniform_linear(&(path / "input" / dim), dim, widest)),
+            })
             .collect();
         let lstm = path / "lstm";
         Some(Self {
@@ -123,8 +143,9 @@ impl ModalityEncoder {
     fn encode_part(&self, part: &ModalityPart, train: bool) -> Result<EncodedModality, Error> {
         let features = part.features.to_kind(self.proj.ws.kind());
         let (frames, dim) = (features.size()[1], features.size()[2]);
-        let (_, input) = self.inputs.iter().find(|(known, _)| *known == dim).ok_or_else(|| self.unknown(dim))?;
-        let features = input.as_ref().map_or_else(|| features.shallow_clone(), |linear| linear.forward(&features));
+        let input = self.inputs.iter().find(|input| input.dim == dim).ok_or_else(|| self.unknown(dim))?;
+        let features = input.standard.as_ref().map_or_else(|| features.shallow_clone(), |own| own.forward(&features));
+        let features = input.linear.as_ref().map_or_else(|| features.shallow_clone(), |own| own.forward(&features));
 
         let lengths = part.lengths.unsqueeze(1);
         let frame = Tensor::arange(frames, (Kind::Int64, features.device())).unsqueeze(0);
@@ -153,8 +174,19 @@ impl ModalityEncoder {
     }
 
     fn unknown(&self, found: i64) -> Error {
-        let expected = self.inputs.iter().map(|(dim, _)| *dim).collect();
+        let expected = self.inputs.iter().map(|input| input.dim).collect();
         Error::FeatureDimension { modality: self.name, found, expected }
+    }
+}
+
+impl Standard {
+    fn new(path: &nn::Path, dim: i64) -> Self {
+        Self { mean: path.zeros_no_train("mean", &[dim]), scale: path.ones_no_train("scale", &[dim]) }
+    }
+
+    fn forward(&self, features: &Tensor) -> Tensor {
+        let cut = ModalityConfig::CUT;
+        ((features - &self.mean) * &self.scale).clamp(-cut, cut)
     }
 }
 

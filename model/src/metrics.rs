@@ -3,6 +3,7 @@
 //! Names: `mae`, `corr`, `acc2_has0`, `acc2_non0`, `f1_has0`, `f1_non0`, `acc5`, `acc7` for sentiment and `acc`, `wf1`,
 //! `macro_f1` for emotion. The maths is that of MMSA's `metricsTop.py` and of scikit-learn, against which it is tested.
 
+pub mod bootstrap;
 pub mod classification;
 pub mod sentiment;
 

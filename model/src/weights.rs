@@ -10,7 +10,7 @@ pub use merge::merge_lora;
 pub use pretrained::{initialise_from_t5, is_added};
 pub use safetensors_io::{read_safetensors, to_safetensors, write_safetensors, write_tensors};
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use tch::{Tensor, nn};
 
@@ -48,6 +48,18 @@ pub fn parameters(store: &nn::VarStore) -> Vec<(String, Tensor)> {
         .into_iter()
         .filter_map(|tensor| names.remove(&(tensor.data_ptr() as usize)).map(|name| (name, tensor)))
         .collect()
+}
+
+/// Returns the tensors that belong to the model but are not trained, sorted by name: the standardisation of features.
+pub fn buffers(store: &nn::VarStore) -> Vec<(String, Tensor)> {
+    let trained: HashSet<usize> = store.trainable_variables().iter().map(|tensor| tensor.data_ptr() as usize).collect();
+    let mut buffers: Vec<(String, Tensor)> = store
+        .variables()
+        .into_iter()
+        .filter(|(_, tensor)| !trained.contains(&(tensor.data_ptr() as usize)))
+        .collect();
+    buffers.sort_by(|(one, _), (other, _)| one.cmp(other));
+    buffers
 }
 
 /// Copies tensors into the parameters of the same names, converting element type and device.

@@ -10,7 +10,7 @@ use unimse_data::universal::{self, LabelOptions};
 use unimse_model::Pooling;
 use unimse_torch_ext::cuda;
 use unimse_worker::trainer::torch::{
-    Encoder, Evaluated, Guess, ModelFolder, Precision, Question, SampleLine, export as write_folder, gpu_check as check,
+    Confusion, Encoder, Evaluated, Guess, ModelFolder, Precision, Question, SampleLine, export as write_folder, gpu_check as check,
 };
 
 use crate::arguments::{
@@ -57,7 +57,26 @@ pub(crate) fn evaluate(arguments: &EvaluateArguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// One line a metric, one column a dataset.
+/// Truth by prediction, a row a class; a last column for words of no class where there are some.
+fn matrix(out: &mut impl Write, Confusion { classes, counts }: &Confusion) -> io::Result<()> {
+    let width = classes.iter().map(String::len).max().unwrap_or(0).max(5);
+    let others = counts.iter().any(|row| row.last() != Some(&0));
+    write!(out, "  {:width$}", "")?;
+    for class in classes {
+        write!(out, " {class:>width$}")?;
+    }
+    writeln!(out, "{}", if others { "  (other)" } else { "   <- prediction" })?;
+    for (class, row) in classes.iter().zip(counts) {
+        write!(out, "  {class:width$}")?;
+        for count in &row[..if others { row.len() } else { classes.len() }] {
+            write!(out, " {count:>width$}")?;
+        }
+        writeln!(out)?;
+    }
+    Ok(())
+}
+
+/// The metrics of each dataset with their 95 % intervals, and what was taken for what.
 fn table(out: &mut impl Write, evaluated: &Evaluated) -> io::Result<()> {
     for (dataset, samples) in &evaluated.samples {
         writeln!(out, "{dataset}  ({samples} samples)")?;
@@ -66,7 +85,14 @@ fn table(out: &mut impl Write, evaluated: &Evaluated) -> io::Result<()> {
             .iter()
             .filter_map(|(name, value)| name.strip_prefix(dataset)?.strip_prefix('/').map(|metric| (metric, value)));
         for (metric, value) in own {
-            writeln!(out, "  {metric:<10} {value:>8.4}")?;
+            write!(out, "  {metric:<10} {value:>8.4}")?;
+            match evaluated.details.intervals.get(&format!("{dataset}/{metric}")) {
+                Some([low, high]) => writeln!(out, "  [{low:.4}, {high:.4}]")?,
+                None => writeln!(out)?,
+            }
+        }
+        if let Some(confusion) = evaluated.details.confusion.get(dataset) {
+            matrix(out, confusion)?;
         }
     }
     if let Some(score) = evaluated.metrics.get("score") {

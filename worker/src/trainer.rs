@@ -34,6 +34,9 @@ pub use life::{Surroundings, run};
 pub use mailbox::{Mailbox, listen};
 pub use mouth::Mouth;
 
+/// Reads those tensors of a checkpoint whose names are wanted.
+pub type Read<'r> = dyn FnMut(&dyn Fn(&str) -> bool) -> Result<BTreeMap<String, Tensor>, ExitCause> + 'r;
+
 /// One rank's copy of the model and its optimiser, and the data it learns from.
 ///
 /// All replicas of a job hold the same numbers after every step. A call that fails with [`Halt::Group`] leaves the numbers of
@@ -54,8 +57,9 @@ pub trait Replica {
     /// Sets everything as it is before the first step: a pure function of the job's seed.
     fn initialise(&mut self) -> Result<(), ExitCause>;
 
-    /// Takes everything from a checkpoint.
-    fn load(&mut self, tensors: &BTreeMap<String, Tensor>, manifest: &Manifest) -> Result<(), ExitCause>;
+    /// Takes everything from a checkpoint, of which `read` gives the tensors of some names: all at once they would need as much
+    /// memory again as the state itself.
+    fn load(&mut self, manifest: &Manifest, read: &mut Read<'_>) -> Result<(), ExitCause>;
 
     /// Overwrites everything with what `root` holds.
     fn receive(&mut self, root: Rank, group: &mut dyn Collective) -> Result<(), Halt>;

@@ -12,7 +12,7 @@ use std::process::Stdio;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::talk;
+use crate::{peers, talk};
 use crate::workspace::{Workspace, relative};
 use host::Host;
 use report::{Record, Report};
@@ -24,11 +24,26 @@ struct Bench {
     name: &'static str,
     /// What it measures.
     about: &'static str,
+    /// It compares with systems in Python.
+    peers: bool,
 }
 
 const BENCHES: &[Bench] = &[
-    Bench { name: "checkpoint", about: "writing, verifying and reading checkpoints in a folder and in memory" },
-    Bench { name: "coordinator", about: "durable submits, start-up, recovery and memory of the coordinator's program" },
+    Bench {
+        name: "checkpoint",
+        about: "writing, verifying and reading checkpoints in a folder and in memory",
+        peers: false,
+    },
+    Bench {
+        name: "coordinator",
+        about: "durable submits, start-up, recovery and memory of the coordinator's program",
+        peers: false,
+    },
+    Bench {
+        name: "train",
+        about: "the training step beside Hugging Face's T5 with PyTorch's fused AdamW (tiny, small: only that preset)",
+        peers: true,
+    },
 ];
 
 /// What a person can choose.
@@ -66,6 +81,9 @@ fn measure(workspace: &Workspace, bench: Bench, rest: &[String]) -> Result<Vec<R
     // The developers' profile compiles what takes the time with optimisation, and `--workspace` keeps the features of shared
     // dependencies as the tests have them: nothing is compiled only for a bench but the bench.
     let mut command = workspace.cargo(&["bench", "--profile", "dev", "--workspace", "--bench", bench.name, "--"]);
+    if bench.peers {
+        command.env("UNIMSE_PEER_PYTHON", peers::python(&workspace.cache)?);
+    }
     let mut child = command.args(rest).stdout(Stdio::piped()).spawn().context("start cargo bench")?;
     let stdout = child.stdout.take().context("the bench has a stdout")?;
     let mut records = Vec::new();

@@ -7,6 +7,7 @@ mod demo;
 mod gpu;
 mod libtorch;
 mod lint;
+mod peers;
 mod programs;
 mod requirements;
 mod setup;

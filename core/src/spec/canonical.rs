@@ -120,6 +120,7 @@ fn data(job: &JobSpec) -> RawData {
         tokenizer: data.tokenizer.clone(),
         vocab_size: Some(data.vocab_size),
         max_input_tokens: Some(data.max_input_tokens),
+        standardise: Some(data.standardise),
         context: Some(RawContext { past: Some(data.context.past), future: Some(data.context.future) }),
     }
 }

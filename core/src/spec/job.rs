@@ -155,6 +155,8 @@ pub struct DataSpec {
     /// Size of a learned vocabulary.
     pub vocab_size: u32,
     pub max_input_tokens: u32,
+    /// Features are scaled by the training frames' mean and deviation.
+    pub standardise: bool,
     pub context: ContextSpec,
 }
 

@@ -171,6 +171,9 @@ pub(crate) struct RawData {
     /// Longer inputs are cut.
     #[schemars(range(min = 8, max = 4096), extend("default" = 256))]
     pub max_input_tokens: Option<u32>,
+    /// Scales every feature to mean 0 and deviation 1 over the training frames, and cuts it at 3 deviations.
+    #[schemars(extend("default" = true))]
+    pub standardise: Option<bool>,
     /// Neighbouring utterances of a dialogue that are shown to the model.
     pub context: Option<RawContext>,
 }

@@ -221,6 +221,7 @@ fn data(raw: RawData) -> DataSpec {
         tokenizer: raw.tokenizer,
         vocab_size: raw.vocab_size.unwrap_or(4096),
         max_input_tokens: raw.max_input_tokens.unwrap_or(256),
+        standardise: raw.standardise.unwrap_or(true),
         context: ContextSpec { past: past.unwrap_or(2), future: future.unwrap_or(2) },
     }
 }

@@ -23,6 +23,7 @@ data:
   valid: [{path: data/mosi.arrow}, {path: data/meld.arrow}]
   tokenizer: t5/tokenizer.json
   context: {past: 2, future: 0}
+  standardise: false
 train:
   max_steps: 2000
   global_batch: 96
@@ -88,6 +89,7 @@ fn every_field_arrives() {
     assert_eq!((job.train.learning_rate, job.train.adapter_learning_rate), (3e-4, Some(1e-4)));
     assert_eq!(job.data.train[1], DataSource { path: "data/meld.arrow".into(), weight: 0.5 });
     assert_eq!(job.data.context, ContextSpec { past: 2, future: 0 });
+    assert!(!job.data.standardise && parse_job(MINIMAL, "job.yaml").expect("valid").data.standardise);
     assert_eq!(job.train.length, TrainLength::Steps(2000));
     assert_eq!(job.train.adam, AdamSpec { beta1: 0.9, beta2: 0.98, eps: 1e-8 });
     assert_eq!(job.train.schedule, ScheduleSpec { kind: ScheduleKind::Cosine, warmup: 100 });

@@ -11,7 +11,7 @@ use crate::schema::{Metadata, Split};
 use crate::store::Store;
 
 /// What is in a store.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Inspection {
     /// What the store says about itself.
     pub metadata: Metadata,

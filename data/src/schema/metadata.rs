@@ -146,8 +146,19 @@ pub struct Labelling {
     pub all_splits: bool,
 }
 
+/// The mean and the deviation of each value of a modality's vectors, over all frames of the training split.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Statistics {
+    /// The frames that were counted.
+    pub frames: u64,
+    /// One mean a value.
+    pub mean: Vec<f32>,
+    /// One deviation a value; 0 for a value that never changes.
+    pub deviation: Vec<f32>,
+}
+
 /// What a store says about itself, kept as JSON in the Arrow schema's metadata under [`Metadata::KEY`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Metadata {
     /// The version of the store's layout.
     pub version: u32,
@@ -161,6 +172,12 @@ pub struct Metadata {
     pub acoustic_dim: Option<usize>,
     /// The length of the visual vectors, if any sample has them.
     pub visual_dim: Option<usize>,
+    /// The acoustic vectors of the training samples, if there are some.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acoustic_statistics: Option<Statistics>,
+    /// The visual vectors of the training samples, if there are some.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub visual_statistics: Option<Statistics>,
     /// Samples a split.
     pub counts: Counts,
     /// Where the samples come from.

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::schema::Metadata;
 
 /// The bytes before the first batch: the schema message, padded, so that it can be written when the counts are known.
-pub(super) const HEADER_BYTES: usize = 64 * 1024;
+pub(super) const HEADER_BYTES: usize = 256 * 1024;
 /// The key of the list of batches in the footer's metadata.
 pub(super) const BATCHES_KEY: &str = "unimse.batches";
 /// What an Arrow file ends with.

@@ -9,6 +9,7 @@ use arrow_ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteContext, Ip
 use arrow_schema::ArrowError;
 
 use super::layout::{BatchBuilder, first_feature_buffer, schema};
+use super::moments::Moments;
 use super::partial::PartialFile;
 use super::seal::{BatchEntry, HEADER_BYTES, content_hash, footer, header, to_json};
 use crate::error::Error;
@@ -82,6 +83,8 @@ pub(super) struct Encoder<W> {
     counts: Counts,
     acoustic_dim: Option<usize>,
     visual_dim: Option<usize>,
+    acoustic_moments: Moments,
+    visual_moments: Moments,
 }
 
 impl<W: Write + Seek> Encoder<W> {
@@ -107,6 +110,8 @@ impl<W: Write + Seek> Encoder<W> {
             counts: Counts::default(),
             acoustic_dim: None,
             visual_dim: None,
+            acoustic_moments: Moments::default(),
+            visual_moments: Moments::default(),
         })
     }
 
@@ -116,6 +121,10 @@ impl<W: Write + Seek> Encoder<W> {
         self.visual_dim = self.visual_dim.or_else(|| sample.visual.as_ref().map(Features::dim));
         self.ids.insert((sample.split, sample.id.clone()));
         self.counts.add(sample.split);
+        if sample.split == Split::Train {
+            self.acoustic_moments.add(sample.acoustic.as_ref());
+            self.visual_moments.add(sample.visual.as_ref());
+        }
         self.builder.push(sample);
         if self.builder.rows() >= BATCH_ROWS || self.builder.bytes() >= BATCH_BYTES {
             self.flush_batch()?;
@@ -134,6 +143,8 @@ impl<W: Write + Seek> Encoder<W> {
             vocabularies: self.new.vocabularies,
             acoustic_dim: self.acoustic_dim,
             visual_dim: self.visual_dim,
+            acoustic_statistics: self.acoustic_moments.finish(),
+            visual_statistics: self.visual_moments.finish(),
             counts: self.counts,
             source: self.new.source,
             tool_version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -108,6 +108,9 @@ pub struct ModalityConfig {
     pub bidirectional: bool,
     /// Probability of dropout on the last state.
     pub dropout: f64,
+    /// Whether features are scaled to mean 0 and deviation 1, and cut at [`ModalityConfig::CUT`] deviations, by numbers that
+    /// the weights hold (`acoustic.standard.<dim>.{mean,scale}`) and nobody trains.
+    pub standardise: bool,
 }
 
 /// Describes the contrastive losses between text and modalities.
@@ -134,7 +137,7 @@ impl Default for FusionConfig {
 
 impl Default for ModalityConfig {
     fn default() -> Self {
-        Self { dims: Vec::new(), hidden: 64, out: 64, bidirectional: false, dropout: 0.3 }
+        Self { dims: Vec::new(), hidden: 64, out: 64, bidirectional: false, dropout: 0.3, standardise: false }
     }
 }
 
@@ -209,6 +212,9 @@ impl UniMseConfig {
 }
 
 impl ModalityConfig {
+    /// Deviations beyond which a standardised feature is cut: published features have values a hundred deviations out.
+    pub const CUT: f64 = 3.0;
+
     /// Tells whether any dataset has this modality.
     pub fn exists(&self) -> bool {
         !self.dims.is_empty()

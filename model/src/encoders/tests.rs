@@ -4,7 +4,7 @@ use super::*;
 use crate::unimse::fixtures::generator;
 
 fn config(bidirectional: bool) -> ModalityConfig {
-    ModalityConfig { dims: vec![5, 3], hidden: 6, out: 4, bidirectional, dropout: 0.3 }
+    ModalityConfig { dims: vec![5, 3], hidden: 6, out: 4, bidirectional, dropout: 0.3, standardise: false }
 }
 
 fn encoder(bidirectional: bool) -> (VarStore, ModalityEncoder) {
@@ -145,4 +145,30 @@ fn datasets_with_other_feature_dimensions_share_the_lstm() {
 
     let error = encoder.encode(&Modality { parts: vec![part(&[0], 7)] }, 1, false).unwrap_err().to_string();
     assert!(error.contains("acoustic features have dimension 7") && error.contains("[5, 3]"), "{error}");
+}
+
+#[test]
+fn standardised_features_are_shifted_scaled_and_cut() {
+    let _generator = generator(109);
+    let config = ModalityConfig { dims: vec![2], hidden: 3, out: 3, dropout: 0.0, standardise: true, ..ModalityConfig::default() };
+    let plain = ModalityConfig { standardise: false, ..config.clone() };
+    let store = VarStore::new(Device::Cpu);
+    let encoder = ModalityEncoder::new(&(store.root() / "acoustic"), "acoustic", &config).unwrap();
+    let buffers = crate::weights::buffers(&store);
+    let names: Vec<&str> = buffers.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["acoustic.standard.2.mean", "acoustic.standard.2.scale"]);
+    assert!(crate::weights::parameters(&store).iter().all(|(name, _)| !name.contains("standard")));
+    for ((_, buffer), values) in buffers.iter().zip([[1.0_f32, -2.0], [0.5, 10.0]]) {
+        buffer.shallow_clone().copy_(&Tensor::from_slice(&values));
+    }
+    let raw = Tensor::from_slice(&[3.0_f32, -2.1, 100.0, -1.9]).view([1, 2, 2]);
+    let scaled = Tensor::from_slice(&[1.0_f32, -1.0, 3.0, 1.0]).view([1, 2, 2]);
+
+    let other = VarStore::new(Device::Cpu);
+    let reference = ModalityEncoder::new(&(other.root() / "acoustic"), "acoustic", &plain).unwrap();
+    crate::weights::load_tensors(&other, crate::weights::parameters(&store)).unwrap().require_complete().unwrap();
+    let lengths = || Tensor::from_slice(&[2_i64]);
+    let found = encoder.encode(&Modality::uniform(raw, lengths()), 1, false).unwrap().utterance;
+    let expected = reference.encode(&Modality::uniform(scaled, lengths()), 1, false).unwrap().utterance;
+    assert!(found.allclose(&expected, 1e-5, 1e-6, false), "{found} {expected}");
 }

@@ -8,7 +8,7 @@ use safetensors::tensor::{SafeTensors, View};
 use safetensors::{Dtype, SafeTensorError};
 use tch::{Device, Kind, Tensor, nn};
 
-use super::parameters;
+use super::{buffers, parameters};
 use crate::Error;
 
 /// Reads all tensors of a safetensors file onto the CPU, sorted by name.
@@ -22,6 +22,11 @@ pub fn read_safetensors(bytes: &[u8]) -> Result<Vec<(String, Tensor)>, Error> {
     Ok(tensors)
 }
 
+/// Everything that a file of weights holds.
+fn all(store: &nn::VarStore) -> Vec<(String, Tensor)> {
+    parameters(store).into_iter().chain(buffers(store)).collect()
+}
+
 /// Makes a tensor on the CPU of what a file says.
 pub(super) fn tensor_of(name: &str, dtype: Dtype, shape: &[usize], data: &[u8]) -> Result<Tensor, Error> {
     let kind = kind_of(dtype).ok_or_else(|| Error::Dtype { name: name.to_owned(), dtype: format!("{dtype:?}") })?;
@@ -31,12 +36,12 @@ pub(super) fn tensor_of(name: &str, dtype: Dtype, shape: &[usize], data: &[u8]) 
 
 /// Returns all parameters as the bytes of a safetensors file that transformers reads; a tied output layer is not in it.
 pub fn to_safetensors(store: &nn::VarStore) -> Result<Vec<u8>, Error> {
-    safetensors::serialize(views(parameters(store))?, Some(metadata())).map_err(Error::Safetensors)
+    safetensors::serialize(views(all(store))?, Some(metadata())).map_err(Error::Safetensors)
 }
 
 /// Writes all parameters to a file at `path`; see [`to_safetensors`].
 pub fn write_safetensors(store: &nn::VarStore, path: &Path) -> Result<(), Error> {
-    write_tensors(parameters(store), path)
+    write_tensors(all(store), path)
 }
 
 /// Writes tensors to a file at `path` in the order of its format.

@@ -16,13 +16,13 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use unimse_checkpoint::{Dtype, Manifest, Tensor, TensorSpec};
+use unimse_checkpoint::{Dtype, Manifest, TensorSpec};
 use unimse_collectives::Collective;
 use unimse_core::id::{Generation, Rank, Step};
 use unimse_core::job::ExitCause;
 use unimse_core::shard::{Batch, DataOrder};
 
-use super::{Description, Halt, Replica, Sums, Surroundings, Update, failed, invalid};
+use super::{Description, Halt, Read, Replica, Sums, Surroundings, Update, failed, invalid};
 use crate::protocol::Begin;
 
 /// The tensors of the fake state.
@@ -132,7 +132,8 @@ impl Replica for Fake {
         Ok(())
     }
 
-    fn load(&mut self, tensors: &BTreeMap<String, Tensor>, manifest: &Manifest) -> Result<(), ExitCause> {
+    fn load(&mut self, manifest: &Manifest, read: &mut Read<'_>) -> Result<(), ExitCause> {
+        let tensors = read(&|_| true)?;
         for (numbers, name) in self.state.iter_mut().zip(NAMES) {
             let tensor = tensors.get(name).ok_or_else(|| invalid(format!("the checkpoint has no tensor {name}")))?;
             if tensor.data.len() != numbers.len() * 4 {

@@ -160,14 +160,12 @@ impl Life<'_> {
             "" => None,
             text => Some(text.parse().map_err(|_| invalid(format!("cannot resume: `{text}` is no digest")))?),
         };
-        let loading = async {
-            let checkpoint = Checkpoint::open(&store, &key, digest).await?;
-            let tensors = checkpoint.read_all().await?;
-            Ok((checkpoint, tensors))
-        };
-        let (checkpoint, tensors) = self.runtime.block_on(loading).map_err(blame)?;
+        let runtime = &self.runtime;
+        let checkpoint = runtime.block_on(Checkpoint::open(&store, &key, digest)).map_err(blame)?;
         let manifest = checkpoint.manifest();
-        self.replica.load(&tensors, manifest)?;
+        let mut read =
+            |wanted: &dyn Fn(&str) -> bool| runtime.block_on(checkpoint.read_where(wanted)).map_err(blame);
+        self.replica.load(manifest, &mut read)?;
         let order = self.replica.order();
         let data = manifest.cursor;
         // Another batch size or data set changes what a step is, so the place in the data is found anew by the step.

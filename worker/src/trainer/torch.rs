@@ -24,6 +24,7 @@ pub mod step_bench;
 mod tensors;
 mod tuning;
 
+pub use evaluation::{Confusion, Details};
 pub use exporting::{Exported, Precision, export};
 pub use folder::{Evaluated, ModelFolder, SampleLine};
 pub use labelling::Encoder;

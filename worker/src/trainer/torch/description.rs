@@ -53,6 +53,7 @@ pub(super) fn config_of(spec: &JobSpec, material: &Material) -> Result<Config, E
     {
         (modality.hidden, modality.out) = (i64::from(width), i64::from(width));
         modality.bidirectional = spec.model.encoders.bidirectional;
+        modality.standardise = spec.data.standardise;
     }
     unimse.fusion.layers = i64::from(spec.model.fusion.layers);
     unimse.fusion.bottleneck = i64::from(spec.model.fusion.bottleneck);

@@ -87,9 +87,7 @@ pub(super) fn summarise(words: &Words, corpus: &Corpus, predictions: &[Option<La
     for (dataset, store) in corpus.stores().iter().enumerate() {
         let metadata = store.metadata();
         let Some(task) = words.task_of(metadata) else { continue };
-        let asked = corpus.range_of(dataset).filter_map(|sample| Some((sample, predictions[sample].clone()?)));
-        let (truths, answers): (Vec<Labels>, Vec<Labels>) =
-            asked.map(|(sample, answer)| (words.labels(&corpus.labels(sample)), answer)).unzip();
+        let (truths, answers) = asked(words, corpus, dataset, predictions);
         let measured = metrics::task_metrics(task, &truths, &answers);
         primary.extend(measured.get(primary_metric(task)).copied().filter(|value| value.is_finite()));
         for (metric, value) in measured {
@@ -103,6 +101,61 @@ pub(super) fn summarise(words: &Words, corpus: &Corpus, predictions: &[Option<La
         named.insert("score".to_owned(), mean(&primary));
     }
     named
+}
+
+/// What a person wants to know of an evaluation beyond its metrics.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Details {
+    /// The 95 % interval of each metric, from resampling.
+    pub intervals: BTreeMap<String, [f64; 2]>,
+    /// Of each dataset with an emotion vocabulary.
+    pub confusion: BTreeMap<String, Confusion>,
+}
+
+/// Which classes were taken for which.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Confusion {
+    pub classes: Vec<String>,
+    /// `[truth][prediction]`, with one more column for words outside the vocabulary.
+    pub counts: Vec<Vec<u64>>,
+}
+
+/// Intervals and confusions of predictions.
+pub(super) fn details(
+    words: &Words,
+    corpus: &Corpus,
+    predictions: &[Option<Labels>],
+    resamples: usize,
+    seed: u64,
+) -> Details {
+    let mut details = Details::default();
+    for (dataset, store) in corpus.stores().iter().enumerate() {
+        let name = &store.metadata().name;
+        let Some(task) = words.task_of(store.metadata()) else { continue };
+        let (truths, answers) = asked(words, corpus, dataset, predictions);
+        let intervals = metrics::bootstrap::intervals(task, &truths, &answers, resamples, seed);
+        details.intervals.extend(intervals.into_iter().map(|(metric, interval)| (format!("{name}/{metric}"), interval)));
+        if let Task::Emotion(vocabulary) = task {
+            let class = |labels: &Labels| labels.emotions.get(vocabulary).copied().flatten();
+            let (truths, answers): (Vec<usize>, Vec<Option<usize>>) =
+                truths.iter().zip(&answers).filter_map(|(truth, answer)| Some((class(truth)?, class(answer)))).unzip();
+            let classes = words.schema().emotions()[vocabulary].classes.clone();
+            let counts = metrics::classification::confusion_matrix(&truths, &answers, classes.len());
+            details.confusion.insert(name.clone(), Confusion { classes, counts });
+        }
+    }
+    details
+}
+
+/// Truth and answer of those samples of a dataset that were asked about.
+fn asked(
+    words: &Words,
+    corpus: &Corpus,
+    dataset: usize,
+    predictions: &[Option<Labels>],
+) -> (Vec<Labels>, Vec<Labels>) {
+    let answered = corpus.range_of(dataset).filter_map(|sample| Some((sample, predictions[sample].clone()?)));
+    answered.map(|(sample, answer)| (words.labels(&corpus.labels(sample)), answer)).unzip()
 }
 
 /// The metric that stands for a task in `score`.

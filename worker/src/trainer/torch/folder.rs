@@ -14,10 +14,14 @@ use unimse_model::{Labels, Prediction, UniMse, weights};
 
 use super::super::{Halt, invalid};
 use super::description::LONGEST_INPUT;
-use super::evaluation::{batches, decoders, read, summarise};
+use super::evaluation::{Details, batches, decoders, details, read, summarise};
 use super::feed::arrays;
 use super::material::Words;
 use super::tensors;
+
+/// Resamples for confidence intervals, and their seed: the same predictions always have the same intervals.
+const RESAMPLES: usize = 1000;
+const RESAMPLING_SEED: u64 = 0;
 
 /// Where an exported folder has what is not T5's own.
 pub(super) const ADDED: &str = "unimse.safetensors";
@@ -39,6 +43,8 @@ pub struct Evaluated {
     pub samples: BTreeMap<String, usize>,
     /// `<dataset>/<metric>`, `<metric>` as the mean over datasets of a task, and `score`.
     pub metrics: BTreeMap<String, f64>,
+    #[serde(flatten)]
+    pub details: Details,
 }
 
 /// One sample of an evaluation, for those who check it.
@@ -169,7 +175,8 @@ impl ModelFolder {
                 predictions[sample] = Some(labels);
             }
         }
-        Ok(Evaluated { samples: counts, metrics: summarise(&self.words, corpus, &predictions) })
+        let details = details(&self.words, corpus, &predictions, RESAMPLES, RESAMPLING_SEED);
+        Ok(Evaluated { samples: counts, metrics: summarise(&self.words, corpus, &predictions), details })
     }
 }
 

@@ -14,6 +14,9 @@ use unimse_model::{EmotionVocabulary, Grammar, LabelSchema, Labels, Polarity, Ta
 
 use super::super::{Surroundings, invalid};
 
+/// A feature that varies less says nothing.
+const SMALLEST: f32 = 1e-6;
+
 /// The data of a job, ready to be cut into batches; shared by the threads that do so.
 #[derive(Debug)]
 pub(super) struct Material {
@@ -76,6 +79,25 @@ impl Material {
     fn count_targets(&mut self) {
         let count = |index| self.vocabulary.target_ids(&self.train.labels(index)).len() as u16;
         self.target_tokens = (0..self.train.len()).map(count).collect();
+    }
+
+    /// The standardisation of the training data's features, as buffers of the model: names without their `mean` or `scale`, and both.
+    pub(super) fn standards(&self) -> Vec<(String, Vec<f32>, Vec<f32>)> {
+        let mut standards = Vec::new();
+        let metadata = || self.train.stores().iter().map(|store| store.metadata());
+        for (name, dims) in [("acoustic", &self.options.layout.acoustic), ("visual", &self.options.layout.visual)] {
+            for &dim in dims {
+                let of = |one: &'_ schema::Metadata| match name {
+                    "acoustic" => one.acoustic_statistics.clone(),
+                    _ => one.visual_statistics.clone(),
+                };
+                let all: Vec<_> = metadata().filter_map(of).filter(|one| one.mean.len() == dim).collect();
+                let Some(pooled) = schema::Statistics::pooled(&all) else { continue };
+                let scale = pooled.deviation.iter().map(|&d| if d > SMALLEST { d.recip() } else { 0.0 }).collect();
+                standards.push((format!("{name}.standard.{dim}"), pooled.mean, scale));
+            }
+        }
+        standards
     }
 
     /// What identifies the training data: the content of its stores, in their order.

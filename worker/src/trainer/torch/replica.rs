@@ -1,32 +1,29 @@
 //! The replica: model, optimiser and data of one rank.
 
+mod model;
+mod passes;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tch::{Device, Kind, Tensor, nn};
-use unimse_checkpoint::{Dtype, Manifest, Tensor as StoredTensor, TensorSpec, Tokenizer};
-use unimse_collectives::{Buffer, Collective, nccl};
+use tch::{Device, Kind, Tensor};
+use unimse_checkpoint::{Manifest, TensorSpec, Tokenizer};
+use unimse_collectives::{Collective, nccl};
 use unimse_core::id::{Generation, Rank, Step};
 use unimse_core::job::ExitCause;
 use unimse_core::shard::{Batch, DataOrder};
-use unimse_core::spec::Precision;
-use unimse_model::{Config, Output, UniMse, weights};
-use unimse_torch_ext::{autocast, view};
+use unimse_model::config::ContrastiveConfig;
 
-use super::super::{Description, Halt, Replica, Sums, Surroundings, Update, failed, invalid};
-use super::description::{config_of, describe, init_folder, understand};
-use super::exact::Exact;
-use super::feed::{Feed, Shard};
-use super::flat::Flat;
+use super::super::{Description, Halt, Read, Replica, Sums, Surroundings, Update, invalid};
+use super::description::{config_of, describe, understand};
+use super::feed::Feed;
 use super::material::Material;
-use super::reducer::{Reducer, device_buffer};
-use super::{device, evaluation, negatives, optimiser, seeding, tensors, tuning};
+use super::{device, evaluation, optimiser};
 use crate::protocol::Begin;
 
-/// What the tensors of a checkpoint are called, for each of the flat tensors of the state.
-const PREFIXES: [&str; 3] = ["", "optimizer.exp_avg.", "optimizer.exp_avg_sq."];
+use model::Model;
 
 /// How long NCCL may take to connect the ranks' GPUs.
 const FORM_WITHIN: Duration = Duration::from_mins(2);
@@ -44,21 +41,6 @@ pub(super) struct TorchReplica {
     reduced: bool,
 }
 
-/// A model whose parameters lie in a flat tensor.
-#[derive(Debug)]
-struct Model {
-    unimse: UniMse,
-    /// What learns.
-    flat: Flat,
-    /// What does not.
-    frozen: tuning::Named,
-    reducer: Reducer,
-    /// Adds up the gradients where it can; the reducer does elsewhere.
-    exact: Option<Exact>,
-    /// Nothing has changed since it was made from the job's seed.
-    fresh: bool,
-}
-
 /// Makes the replica for a job: opens its data and builds its model.
 pub fn make(begin: &Begin, surroundings: &Surroundings) -> Result<Box<dyn Replica>, ExitCause> {
     let began = Instant::now();
@@ -70,7 +52,7 @@ pub fn make(begin: &Begin, surroundings: &Surroundings) -> Result<Box<dyn Replic
     let train = &spec.train;
     let order = DataOrder::new(train.seed, material.train.len() as u64, train.global_batch, train.micro_batch)
         .map_err(invalid)?;
-    let model = Model::new(begin, &config, device)?;
+    let model = Model::new(begin, &config, &material, device)?;
     tracing::info!(
         device = ?device,
         samples = material.train.len(),
@@ -82,151 +64,6 @@ pub fn make(begin: &Begin, surroundings: &Surroundings) -> Result<Box<dyn Replic
     );
     let feed = Feed::new(Arc::clone(&material), order);
     Ok(Box::new(TorchReplica { begin: begin.clone(), device, material, order, feed, model, reduced: false }))
-}
-
-impl Model {
-    fn new(begin: &Begin, config: &Config, device: Device) -> Result<Self, ExitCause> {
-        let store = nn::VarStore::new(device);
-        let unimse = seeding::seeded(begin.spec.train.seed, || UniMse::new(&store.root(), config)).map_err(invalid)?;
-        if let Some(folder) = init_folder(&begin.spec) {
-            let report = weights::initialise_from_t5(&store, config, &folder).map_err(invalid)?;
-            tracing::info!(own = report.missing.len(), folder = %folder.display(), "pretrained weights loaded");
-        }
-        let (learning, frozen) = tuning::split(weights::parameters(&store), begin.spec.model.trainable, config)?;
-        let flat = Flat::new(learning, device)?;
-        let reducer = Reducer::new(&flat)?;
-        let train = &begin.spec.train;
-        let shards = u64::from(train.global_batch.div_ceil(train.micro_batch));
-        let exact = Exact::of(&flat, reducer.buckets(), shards);
-        Ok(Self { unimse, flat, frozen, reducer, exact, fresh: true })
-    }
-}
-
-impl TorchReplica {
-    /// Computes one micro-shard and adds its gradients; returns the parts of the loss as a tensor of four numbers.
-    fn micro_shard(
-        &self,
-        step: Step,
-        shard: &Shard,
-        (tokens, samples): (f64, f64),
-        against: Option<&negatives::Part>,
-        backward: impl FnOnce(&Tensor) -> Result<(), Halt>,
-    ) -> Result<(Tensor, Duration, Duration), Halt> {
-        let began = Instant::now();
-        let model = &self.model.unimse;
-        let labels = if model.heads().is_some() { shard.labels.as_slice() } else { &[] };
-        let batch = tensors::batch(&shard.arrays, &shard.targets, labels, self.device);
-        let losses = self.drawn(step, shard, || {
-            model.forward(&batch, true).map(|output| self.losses(shard, output, (tokens, samples), against))
-        });
-        let Losses { objective, parts } = losses?;
-        let forwarded = began.elapsed();
-        backward(&objective)?;
-        let parts = parts.map(|part| part.detach().to_kind(Kind::Float));
-        Ok((Tensor::stack(&parts, 0), forwarded, began.elapsed().saturating_sub(forwarded)))
-    }
-
-    /// Runs a pass over a micro-shard with its own dropout and the job's precision.
-    fn drawn<T>(
-        &self,
-        step: Step,
-        shard: &Shard,
-        pass: impl FnOnce() -> Result<T, unimse_model::Error>,
-    ) -> Result<T, Halt> {
-        let train = &self.begin.spec.train;
-        let seed = seeding::of_micro_shard(train.seed, step, shard.index);
-        let result = seeding::seeded(seed, || match train.precision {
-            Precision::Fp32 => Ok(pass()),
-            Precision::Bf16 => autocast::bf16(self.device.is_cuda(), pass),
-        });
-        Ok(result.map_err(failed)?.map_err(invalid)?)
-    }
-
-    /// The losses that a micro-shard adds to the step.
-    fn losses(
-        &self,
-        shard: &Shard,
-        output: Output,
-        (tokens, samples): (f64, f64),
-        against: Option<&negatives::Part>,
-    ) -> Losses {
-        let Output { ce_sum, nll, heads, views, contrastive_acoustic_sum, contrastive_visual_sum, .. } = output;
-        let (ce, heads) = if self.material.weights.iter().all(|weight| *weight == 1.0) {
-            (ce_sum, heads.sum(Kind::Float))
-        } else {
-            let weights: Vec<f32> = shard.samples.iter().map(|&sample| self.material.weight(sample) as f32).collect();
-            let weights = Tensor::from_slice(&weights).to_device(self.device);
-            ((nll * &weights).sum(Kind::Float), (heads * weights).sum(Kind::Float))
-        };
-        let (ce, heads) = (ce / tokens, heads / samples);
-        let weights = &self.model.unimse.config().unimse.contrastive;
-        let weighted =
-            |acoustic: &Tensor, visual: &Tensor| (acoustic * weights.acoustic + visual * weights.visual) / samples;
-        let (acoustic, visual, contrastive) = match against.zip(views) {
-            None => {
-                let (acoustic, visual) = (contrastive_acoustic_sum, contrastive_visual_sum);
-                let contrastive = weighted(&acoustic, &visual);
-                (acoustic, visual, contrastive)
-            }
-            Some((part, views)) => {
-                let [acoustic, visual] = part.sums.each_ref().map(|sum| sum.to_device(self.device));
-                (acoustic, visual, part.objective(&views) / samples)
-            }
-        };
-        let loss = &ce + &heads + weighted(&acoustic, &visual);
-        Losses { objective: &ce + heads + contrastive, parts: [loss, ce, acoustic / samples, visual / samples] }
-    }
-
-    /// What the micro-shards need of the whole batch, in their order; nothing where their negatives are their own.
-    fn negatives(
-        &self,
-        step: Step,
-        shards: &[Shard],
-        group: &mut dyn Collective,
-    ) -> Result<Option<Vec<negatives::Part>>, Halt> {
-        let spec = &self.begin.spec;
-        let weights = &self.model.unimse.config().unimse.contrastive;
-        if !spec.model.contrastive.global || !self.model.unimse.is_contrastive() {
-            return Ok(None);
-        }
-        let mut own = Vec::with_capacity(shards.len());
-        for shard in shards {
-            let inputs = tensors::inputs(&shard.arrays, self.device);
-            let pass = || {
-                tch::no_grad(|| {
-                    let encoded = self.model.unimse.encode(&inputs, true)?;
-                    Ok(self.model.unimse.views(&encoded, &inputs))
-                })
-            };
-            let first = u64::from(shard.index) * u64::from(spec.train.micro_batch);
-            own.extend(self.drawn(step, shard, pass)?.map(|views| (first, views)));
-        }
-        negatives::exchange(&own, [weights.acoustic, weights.visual], weights.temperature, group).map(Some)
-    }
-
-    fn expect(name: &str, tensor: &StoredTensor, shape: &[i64]) -> Result<Tensor, ExitCause> {
-        let found: Vec<i64> = tensor.shape.iter().map(|&size| size as i64).collect();
-        if tensor.dtype != Dtype::F32 || found != shape {
-            return Err(invalid(format!(
-                "tensor `{name}` of the checkpoint is {:?} {found:?}, the model needs F32 {shape:?}; hint: resume with the \
-                 `model` section that the checkpoint was made with",
-                tensor.dtype
-            )));
-        }
-        Tensor::f_from_data_size(&tensor.data, shape, Kind::Float).map_err(failed)
-    }
-}
-
-fn missing(name: &str) -> ExitCause {
-    invalid(format!(
-        "the checkpoint has no tensor `{name}`; hint: resume with the `model.trainable` and `model.lora` that it was made with"
-    ))
-}
-
-/// What backward starts from, and what is reported: the loss, its cross-entropy, and both contrastive losses.
-struct Losses {
-    objective: Tensor,
-    parts: [Tensor; 4],
 }
 
 impl Replica for TorchReplica {
@@ -251,13 +88,20 @@ impl Replica for TorchReplica {
         config.t5.dropout_rate = wanted.t5.dropout_rate;
         config.unimse.acoustic.dropout = wanted.unimse.acoustic.dropout;
         config.unimse.visual.dropout = wanted.unimse.visual.dropout;
-        config.unimse.contrastive = unimse_model::config::ContrastiveConfig {
-            dim: config.unimse.contrastive.dim,
-            ..wanted.unimse.contrastive.clone()
-        };
+        let (own, wanted) = (&mut config.unimse, &wanted.unimse);
+        own.contrastive = ContrastiveConfig { dim: own.contrastive.dim, ..wanted.contrastive.clone() };
+        own.answers = wanted.answers;
+        for (own, wanted) in
+            [(&mut own.heads.score, wanted.heads.score), (&mut own.heads.emotion, wanted.heads.emotion)]
+        {
+            // A head that is not there cannot be trained, and one that is there stays.
+            if *own > 0.0 && wanted > 0.0 {
+                *own = wanted;
+            }
+        }
         self.material = Arc::new(self.material.with_words(words));
         self.feed = Feed::new(Arc::clone(&self.material), self.order);
-        self.model = Model::new(&self.begin, &config, self.device)?;
+        self.model = Model::new(&self.begin, &config, &self.material, self.device)?;
         Ok(())
     }
 
@@ -270,12 +114,12 @@ impl Replica for TorchReplica {
 
     fn initialise(&mut self) -> Result<(), ExitCause> {
         if !self.model.fresh {
-            self.model = Model::new(&self.begin, &self.model.unimse.config().clone(), self.device)?;
+            self.model = Model::new(&self.begin, &self.model.unimse.config().clone(), &self.material, self.device)?;
         }
         Ok(())
     }
 
-    fn load(&mut self, stored: &BTreeMap<String, StoredTensor>, manifest: &Manifest) -> Result<(), ExitCause> {
+    fn load(&mut self, manifest: &Manifest, read: &mut Read<'_>) -> Result<(), ExitCause> {
         let tokenizer = match &manifest.tokenizer {
             Some(Tokenizer::Inline(text)) => Some(text.clone()),
             Some(Tokenizer::Key(key)) => {
@@ -286,46 +130,15 @@ impl Replica for TorchReplica {
         let data = self.material.identity();
         self.adopt(&Description { model: manifest.model.clone(), labels: manifest.labels.clone(), tokenizer, data })?;
         self.model.fresh = false;
-        let take = |name: &str, mut own: Tensor| {
-            let tensor = stored.get(name).ok_or_else(|| missing(name))?;
-            let tensor = Self::expect(name, tensor, &own.size())?;
-            tch::no_grad(|| own.f_copy_(&tensor)).map_err(failed)
-        };
-        let Model { flat, frozen, .. } = &self.model;
-        for (prefix, state) in PREFIXES.iter().zip([&flat.parameters, &flat.averages, &flat.squares]) {
-            for entry in &flat.entries {
-                take(&format!("{prefix}{}", entry.name), entry.view(state))?;
-            }
-        }
-        frozen.iter().try_for_each(|(name, tensor)| take(name, tensor.shallow_clone()))
+        self.model.load(read)
     }
 
     fn receive(&mut self, root: Rank, group: &mut dyn Collective) -> Result<(), Halt> {
-        self.model.fresh = false;
-        let Model { flat, frozen, .. } = &mut self.model;
-        for tensor in flat.state().into_iter().chain(frozen.iter_mut().map(|(_, tensor)| tensor)) {
-            if tensor.device().is_cuda() {
-                group.broadcast(root.0, Buffer::Device(device_buffer(tensor)))?;
-            } else {
-                group.broadcast(root.0, Buffer::F32(view::host_mut(tensor).map_err(failed)?))?;
-            }
-        }
-        Ok(())
+        self.model.receive(root, group)
     }
 
     fn fingerprint(&mut self) -> u64 {
-        let mut hasher = blake3::Hasher::new();
-        let frozen = self.model.frozen.iter().map(|(_, tensor)| tensor.view(-1));
-        for tensor in std::iter::once(self.model.flat.parameters.shallow_clone()).chain(frozen) {
-            let (total, piece) = (tensor.numel() as i64, 16 << 20);
-            for start in (0..total).step_by(piece as usize) {
-                let part = tensor.narrow(0, start, piece.min(total - start)).to_device(Device::Cpu);
-                if let Ok(bytes) = view::bytes(&part) {
-                    hasher.update(bytes);
-                }
-            }
-        }
-        u64::from_le_bytes(hasher.finalize().as_bytes()[..8].try_into().expect("a hash has 32 bytes"))
+        self.model.fingerprint()
     }
 
     fn gradients(
@@ -410,29 +223,10 @@ impl Replica for TorchReplica {
     }
 
     fn tensors(&self) -> Vec<TensorSpec> {
-        let spec = |name: String, shape: &[i64]| TensorSpec {
-            name,
-            dtype: Dtype::F32,
-            shape: shape.iter().map(|&size| size as usize).collect(),
-        };
-        let Model { flat, frozen, .. } = &self.model;
-        let learning = PREFIXES.iter().flat_map(|prefix| {
-            flat.entries.iter().map(move |entry| spec(format!("{prefix}{}", entry.name), &entry.shape))
-        });
-        learning.chain(frozen.iter().map(|(name, tensor)| spec(name.clone(), &tensor.size()))).collect()
+        self.model.tensors()
     }
 
     fn copy(&mut self, places: &[usize]) -> Result<Vec<Bytes>, ExitCause> {
-        let Model { flat, frozen, .. } = &self.model;
-        let state = [&flat.parameters, &flat.averages, &flat.squares];
-        let count = flat.entries.len();
-        let copy = |&place: &usize| {
-            let tensor = match state.get(place / count) {
-                Some(state) => flat.entries[place % count].view(state),
-                None => frozen[place - state.len() * count].1.detach(),
-            };
-            view::bytes(&tensor.to_device(Device::Cpu)).map(Bytes::copy_from_slice).map_err(failed)
-        };
-        places.iter().map(copy).collect()
+        self.model.copy(places)
     }
 }

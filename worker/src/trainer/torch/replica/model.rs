@@ -1,0 +1,170 @@
+//! The state of a replica: what learns and what does not, in and out of checkpoints and over to peers.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use tch::{Device, Kind, Tensor, nn};
+use unimse_checkpoint::{Dtype, Tensor as StoredTensor, TensorSpec};
+use unimse_collectives::{Buffer, Collective};
+use unimse_core::id::Rank;
+use unimse_core::job::ExitCause;
+use unimse_model::{Config, UniMse, weights};
+use unimse_torch_ext::view;
+
+use super::super::super::{Halt, Read, failed, invalid};
+use super::super::description::init_folder;
+use super::super::exact::Exact;
+use super::super::flat::{Entry, Flat};
+use super::super::material::Material;
+use super::super::reducer::{Reducer, device_buffer};
+use super::super::{seeding, tuning};
+use crate::protocol::Begin;
+
+/// What the tensors of a checkpoint are called, for each of the flat tensors of the state.
+const PREFIXES: [&str; 3] = ["", "optimizer.exp_avg.", "optimizer.exp_avg_sq."];
+
+/// A model whose parameters lie in a flat tensor.
+#[derive(Debug)]
+pub(super) struct Model {
+    pub(super) unimse: UniMse,
+    /// What learns.
+    pub(super) flat: Flat,
+    /// What does not.
+    pub(super) frozen: tuning::Named,
+    pub(super) reducer: Reducer,
+    /// Adds up the gradients where it can; the reducer does elsewhere.
+    pub(super) exact: Option<Exact>,
+    /// Nothing has changed since it was made from the job's seed.
+    pub(super) fresh: bool,
+}
+
+impl Model {
+    pub(super) fn new(begin: &Begin, config: &Config, material: &Material, device: Device) -> Result<Self, ExitCause> {
+        let store = nn::VarStore::new(device);
+        let unimse = seeding::seeded(begin.spec.train.seed, || UniMse::new(&store.root(), config)).map_err(invalid)?;
+        if let Some(folder) = init_folder(&begin.spec) {
+            let report = weights::initialise_from_t5(&store, config, &folder).map_err(invalid)?;
+            tracing::info!(own = report.missing.len(), folder = %folder.display(), "pretrained weights loaded");
+        }
+        let buffers = weights::buffers(&store);
+        standardise(&buffers, material).map_err(failed)?;
+        let (learning, mut frozen) = tuning::split(weights::parameters(&store), begin.spec.model.trainable, config)?;
+        frozen.extend(buffers);
+        let flat = Flat::new(learning, device)?;
+        let reducer = Reducer::new(&flat)?;
+        let train = &begin.spec.train;
+        let shards = u64::from(train.global_batch.div_ceil(train.micro_batch));
+        let exact = Exact::of(&flat, reducer.buckets(), shards);
+        Ok(Self { unimse, flat, frozen, reducer, exact, fresh: true })
+    }
+
+    /// Takes the state from a checkpoint, a third at a time.
+    pub(super) fn load(&mut self, read: &mut Read<'_>) -> Result<(), ExitCause> {
+        self.fresh = false;
+        let Self { flat, frozen, .. } = self;
+        for (prefix, state) in PREFIXES.iter().zip([&flat.parameters, &flat.averages, &flat.squares]) {
+            let named = |entry: &Entry| (format!("{prefix}{}", entry.name), entry.view(state));
+            let mut wanted: BTreeMap<String, Tensor> = flat.entries.iter().map(named).collect();
+            if prefix.is_empty() {
+                wanted.extend(frozen.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())));
+            }
+            let mut stored = read(&|name| wanted.contains_key(name))?;
+            for (name, mut own) in wanted {
+                let tensor = stored.remove(&name).ok_or_else(|| missing(&name))?;
+                let tensor = expect(&name, &tensor, &own.size())?;
+                tch::no_grad(|| own.f_copy_(&tensor)).map_err(failed)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the state from the memory of a peer, or gives it.
+    pub(super) fn receive(&mut self, root: Rank, group: &mut dyn Collective) -> Result<(), Halt> {
+        self.fresh = false;
+        let Model { flat, frozen, .. } = self;
+        for tensor in flat.state().into_iter().chain(frozen.iter_mut().map(|(_, tensor)| tensor)) {
+            if tensor.device().is_cuda() {
+                group.broadcast(root.0, Buffer::Device(device_buffer(tensor)))?;
+            } else {
+                group.broadcast(root.0, Buffer::F32(view::host_mut(tensor).map_err(failed)?))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells apart states of different parameters.
+    pub(super) fn fingerprint(&self) -> u64 {
+        let mut hasher = blake3::Hasher::new();
+        let frozen = self.frozen.iter().map(|(_, tensor)| tensor.view(-1));
+        for tensor in std::iter::once(self.flat.parameters.shallow_clone()).chain(frozen) {
+            let (total, piece) = (tensor.numel() as i64, 16 << 20);
+            for start in (0..total).step_by(piece as usize) {
+                let part = tensor.narrow(0, start, piece.min(total - start)).to_device(Device::Cpu);
+                if let Ok(bytes) = view::bytes(&part) {
+                    hasher.update(bytes);
+                }
+            }
+        }
+        u64::from_le_bytes(hasher.finalize().as_bytes()[..8].try_into().expect("a hash has 32 bytes"))
+    }
+
+    /// Names the tensors of a checkpoint, in the order of their places.
+    pub(super) fn tensors(&self) -> Vec<TensorSpec> {
+        let spec = |name: String, shape: &[i64]| TensorSpec {
+            name,
+            dtype: Dtype::F32,
+            shape: shape.iter().map(|&size| size as usize).collect(),
+        };
+        let Model { flat, frozen, .. } = self;
+        let learning = PREFIXES.iter().flat_map(|prefix| {
+            flat.entries.iter().map(move |entry| spec(format!("{prefix}{}", entry.name), &entry.shape))
+        });
+        learning.chain(frozen.iter().map(|(name, tensor)| spec(name.clone(), &tensor.size()))).collect()
+    }
+
+    /// Copies some of these tensors.
+    pub(super) fn copy(&self, places: &[usize]) -> Result<Vec<Bytes>, ExitCause> {
+        let Model { flat, frozen, .. } = self;
+        let state = [&flat.parameters, &flat.averages, &flat.squares];
+        let count = flat.entries.len();
+        let copy = |&place: &usize| {
+            let tensor = match state.get(place / count) {
+                Some(state) => flat.entries[place % count].view(state),
+                None => frozen[place - state.len() * count].1.detach(),
+            };
+            view::bytes(&tensor.to_device(Device::Cpu)).map(Bytes::copy_from_slice).map_err(failed)
+        };
+        places.iter().map(copy).collect()
+    }
+}
+
+/// Fills the model's standardisation from the training data.
+fn standardise(buffers: &[(String, Tensor)], material: &Material) -> Result<(), tch::TchError> {
+    for (name, mean, scale) in material.standards() {
+        for (part, values) in [("mean", mean), ("scale", scale)] {
+            let wanted = format!("{name}.{part}");
+            if let Some((_, buffer)) = buffers.iter().find(|(known, _)| *known == wanted) {
+                buffer.shallow_clone().f_copy_(&Tensor::from_slice(&values))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn expect(name: &str, tensor: &StoredTensor, shape: &[i64]) -> Result<Tensor, ExitCause> {
+    let found: Vec<i64> = tensor.shape.iter().map(|&size| size as i64).collect();
+    if tensor.dtype != Dtype::F32 || found != shape {
+        return Err(invalid(format!(
+            "tensor `{name}` of the checkpoint is {:?} {found:?}, the model needs F32 {shape:?}; hint: resume with the \
+             `model` section that the checkpoint was made with",
+            tensor.dtype
+        )));
+    }
+    Tensor::f_from_data_size(&tensor.data, shape, Kind::Float).map_err(failed)
+}
+
+fn missing(name: &str) -> ExitCause {
+    invalid(format!(
+        "the checkpoint has no tensor `{name}`; hint: resume with the `model.trainable` and `model.lora` that it was made with"
+    ))
+}
