@@ -136,7 +136,7 @@ pub struct Batch {
 
 /// Makes a batch of samples; `target` writes the labels of each as the model must say them.
 ///
-/// Fails if a sample's features have a width that the layout does not know.
+/// Fails if a sample's features have a width that the layout does not know; a modality of which it knows none is left out.
 pub fn collate(
     samples: &[&Sample],
     tokenizer: &Tokenizer,
@@ -174,6 +174,8 @@ fn gather(name: &str, features: &[Option<&Features>], dims: &[usize]) -> Result<
     for features in features {
         dim_group.push(match features {
             None => None,
+            // The model was built without this modality.
+            Some(_) if dims.is_empty() => None,
             Some(features) => Some(dims.binary_search(&features.dim()).map_err(|_| Error::Corpus {
                 problem: format!("{name} features have {} values a frame, the job has {dims:?}", features.dim()),
                 hint: "evaluate with datasets whose features are those of the training".to_owned(),

@@ -105,7 +105,7 @@ pub struct LoraSpec {
     pub alpha: f64,
 }
 
-/// Widths of the acoustic and the visual LSTM.
+/// Widths of the acoustic and the visual LSTM; 0 leaves the modality out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EncoderSpec {
     pub acoustic: u32,

@@ -102,11 +102,11 @@ pub(crate) struct RawLora {
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "Encoders")]
 pub(crate) struct RawEncoders {
-    /// Width of the acoustic LSTM.
-    #[schemars(range(min = 1, max = 4096), extend("default" = 64))]
+    /// Width of the acoustic LSTM; 0 makes the model deaf, whatever the datasets have.
+    #[schemars(range(min = 0, max = 4096), extend("default" = 64))]
     pub acoustic: Option<u32>,
-    /// Width of the visual LSTM.
-    #[schemars(range(min = 1, max = 4096), extend("default" = 64))]
+    /// Width of the visual LSTM; 0 makes the model blind.
+    #[schemars(range(min = 0, max = 4096), extend("default" = 64))]
     pub visual: Option<u32>,
     /// A second LSTM reads each sequence from its end.
     #[schemars(extend("default" = false))]

@@ -291,7 +291,7 @@ fn files_of_others_are_refused_with_a_reason() {
     let mut other = arrow_ipc::writer::FileWriter::try_new(Vec::new(), &schema).unwrap();
     other.finish().unwrap();
     let mut bytes = other.into_inner().unwrap();
-    bytes.splice(8..8, vec![0; 70_000]);
+    bytes.splice(8..8, vec![0; 270_000]);
     assert!(refused(&bytes).contains("another program"), "{}", refused(&bytes));
 }
 

@@ -114,7 +114,7 @@ impl fmt::Display for LabelReport {
                 let FieldReport { copied, neutral, lacking, similarity, labels } = report;
                 write!(f, "{dataset}: {field}: {copied} copied, mean similarity {similarity:.2}; {neutral} neutral")?;
                 writeln!(f, "{}", if *lacking > 0 { format!("; {lacking} without a donor") } else { String::new() })?;
-                let mut table = Table::new([]);
+                let mut table = Table::new([String::new()]);
                 for (label, count) in labels {
                     table.row(format!("  {label}"), [count.to_string()]);
                 }

@@ -51,6 +51,10 @@ pub(super) fn config_of(spec: &JobSpec, material: &Material) -> Result<Config, E
     for (modality, width) in
         [(&mut unimse.acoustic, spec.model.encoders.acoustic), (&mut unimse.visual, spec.model.encoders.visual)]
     {
+        if width == 0 {
+            // Nothing is read of it.
+            continue;
+        }
         (modality.hidden, modality.out) = (i64::from(width), i64::from(width));
         modality.bidirectional = spec.model.encoders.bidirectional;
         modality.standardise = spec.data.standardise;

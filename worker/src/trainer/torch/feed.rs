@@ -83,8 +83,9 @@ fn prepare(
     sender: &SyncSender<Result<Vec<Shard>, DataError>>,
 ) {
     loop {
-        let batch = order.batch(cursor);
+        let mut batch = order.batch(cursor);
         cursor = batch.next;
+        material.sort(&mut batch.samples);
         let shards =
             batch.for_rank(rank, world).map(|shard| self::shard(material, shard.index, shard.samples)).collect();
         let failed = Result::<Vec<Shard>, DataError>::is_err(&shards);

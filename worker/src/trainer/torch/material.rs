@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use unimse_core::job::ExitCause;
 use unimse_core::spec::{JobSpec, ModelSource};
-use unimse_data::batch::BatchOptions;
+use unimse_data::batch::{BatchOptions, FeatureLayout};
 use unimse_data::corpus::Corpus;
 use unimse_data::schema::{Split, Vocabulary};
 use unimse_data::tokenizer::{EOS, Tokenizer, TokenizerOptions};
@@ -29,6 +29,8 @@ pub(super) struct Material {
     pub(super) weights: Vec<f64>,
     /// Target tokens of each training sample.
     pub(super) target_tokens: Vec<u16>,
+    /// Bytes of the text of each training sample, by which a batch is sorted.
+    lengths: Vec<u32>,
 }
 
 /// How text and labels become tokens.
@@ -54,10 +56,11 @@ impl Material {
         let vocabulary = Words::new(&json, &schema)?;
         let options = BatchOptions {
             max_input: spec.data.max_input_tokens as usize,
-            ..BatchOptions::new(train.layout().clone())
+            ..BatchOptions::new(heard_and_seen(spec, train.layout()))
         };
+        let lengths = train.texts().map(|text| text.len() as u32).collect();
         let weights = spec.data.train.iter().map(|source| source.weight).collect();
-        let mut material = Self { train, valid, vocabulary, options, weights, target_tokens: Vec::new() };
+        let mut material = Self { train, valid, vocabulary, options, weights, target_tokens: Vec::new(), lengths };
         material.count_targets();
         Ok(material)
     }
@@ -71,6 +74,7 @@ impl Material {
             options: self.options.clone(),
             weights: self.weights.clone(),
             target_tokens: Vec::new(),
+            lengths: self.lengths.clone(),
         };
         material.count_targets();
         material
@@ -107,6 +111,12 @@ impl Material {
             hasher.update(store.metadata().content_hash.as_bytes());
         }
         format!("{} samples, {}", self.train.len(), &hasher.finalize().to_hex()[..16])
+    }
+
+    /// Puts samples of about the same length side by side: micro-shards are cut from a global batch in order, and then have little
+    /// padding. What a step computes stays the same, but for which samples are each other's contrastive negatives.
+    pub(super) fn sort(&self, samples: &mut [u64]) {
+        samples.sort_by_key(|&sample| (self.lengths[sample as usize], sample));
     }
 
     /// The weight of a training sample in the loss.
@@ -174,6 +184,13 @@ fn schema_of<'v>(vocabularies: impl Iterator<Item = &'v Vocabulary>) -> Result<L
         }
     }
     LabelSchema::try_new(emotions).map_err(invalid)
+}
+
+/// The features that the model reads.
+fn heard_and_seen(spec: &JobSpec, layout: &FeatureLayout) -> FeatureLayout {
+    let of = |width: u32, dims: &[usize]| if width == 0 { Vec::new() } else { dims.to_vec() };
+    let encoders = &spec.model.encoders;
+    FeatureLayout { acoustic: of(encoders.acoustic, &layout.acoustic), visual: of(encoders.visual, &layout.visual) }
 }
 
 /// A dataset's path on this machine.
