@@ -11,8 +11,8 @@
 
 mod check;
 mod layout;
-mod open;
 mod moments;
+mod open;
 mod partial;
 mod seal;
 mod writer;

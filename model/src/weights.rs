@@ -53,11 +53,8 @@ pub fn parameters(store: &nn::VarStore) -> Vec<(String, Tensor)> {
 /// Returns the tensors that belong to the model but are not trained, sorted by name: the standardisation of features.
 pub fn buffers(store: &nn::VarStore) -> Vec<(String, Tensor)> {
     let trained: HashSet<usize> = store.trainable_variables().iter().map(|tensor| tensor.data_ptr() as usize).collect();
-    let mut buffers: Vec<(String, Tensor)> = store
-        .variables()
-        .into_iter()
-        .filter(|(_, tensor)| !trained.contains(&(tensor.data_ptr() as usize)))
-        .collect();
+    let mut buffers: Vec<(String, Tensor)> =
+        store.variables().into_iter().filter(|(_, tensor)| !trained.contains(&(tensor.data_ptr() as usize))).collect();
     buffers.sort_by(|(one, _), (other, _)| one.cmp(other));
     buffers
 }

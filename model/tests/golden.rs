@@ -76,12 +76,17 @@ impl Golden {
     }
 }
 
-/// Asserts a relative error of at most `tolerance` of the largest expected number.
+/// Asserts a relative error of at most `tolerance` of the largest expected number. `what` begins with the fixture and the kind of
+/// number; the line that is printed is what `cargo xtask bench golden` makes a table of.
+#[expect(clippy::print_stdout, reason = "the line is read by a program")]
 #[track_caller]
 fn close(what: &str, found: &Tensor, expected: &Tensor, tolerance: f64) {
     assert_eq!(found.size(), expected.size(), "{what}");
     let error = (found - expected).abs().max().double_value(&[]);
     let scale = expected.abs().max().double_value(&[]);
+    let mut words = what.split(' ');
+    let [fixture, kind] = [words.next(), words.next()].map(|word| word.unwrap_or("values"));
+    println!("golden {fixture} {kind} {:e} {tolerance:e}", error / scale);
     assert!(error <= tolerance * scale, "{what}: off by {error}, the largest number is {scale}");
 }
 
@@ -95,12 +100,12 @@ fn states_logits_and_loss_are_those_of_transformers() {
         let batch = golden.batch();
         tch::no_grad(|| {
             let encoded = model.encode(&batch.inputs, false).unwrap();
-            close(name, &encoded.states, golden.get("encoder_states"), 1e-5);
+            close(&format!("{name} encoder-states"), &encoded.states, golden.get("encoder_states"), 1e-5);
             let states = model.decode(&encoded, &model.shift_right(&batch.targets), false);
-            close(name, &states, golden.get("decoder_states"), 1e-5);
+            close(&format!("{name} decoder-states"), &states, golden.get("decoder_states"), 1e-5);
             let output = model.forward(&batch, false).unwrap();
-            close(name, &output.logits, golden.get("logits"), 1e-5);
-            close(name, &output.ce_sum.unsqueeze(0), golden.get("loss_sum"), 1e-5);
+            close(&format!("{name} logits"), &output.logits, golden.get("logits"), 1e-5);
+            close(&format!("{name} loss"), &output.ce_sum.unsqueeze(0), golden.get("loss_sum"), 1e-5);
             assert_eq!(output.tokens.int64_value(&[]), 12);
         });
     }
@@ -116,7 +121,7 @@ fn gradients_are_those_of_transformers() {
         let parameters = weights::parameters(&store);
         assert_eq!(parameters.len(), expected.len());
         for (key, tensor) in parameters {
-            close(&format!("{name} {key}"), &tensor.grad(), &expected[&key], 1e-4);
+            close(&format!("{name} gradients {key}"), &tensor.grad(), &expected[&key], 1e-4);
         }
     }
 }
@@ -164,6 +169,6 @@ fn weights_in_bfloat16_give_nearly_the_same_logits() {
         store.bfloat16();
         let output = tch::no_grad(|| model.forward(&golden.batch(), false)).unwrap();
         assert_eq!(output.logits.kind(), Kind::BFloat16);
-        close(name, &output.logits.to_kind(Kind::Float), golden.get("logits"), 0.15);
+        close(&format!("{name} logits-in-bfloat16"), &output.logits.to_kind(Kind::Float), golden.get("logits"), 0.15);
     }
 }

@@ -10,7 +10,8 @@ use unimse_data::universal::{self, LabelOptions};
 use unimse_model::Pooling;
 use unimse_torch_ext::cuda;
 use unimse_worker::trainer::torch::{
-    Confusion, Encoder, Evaluated, Guess, ModelFolder, Precision, Question, SampleLine, export as write_folder, gpu_check as check,
+    Confusion, Encoder, Evaluated, Guess, ModelFolder, Precision, Question, SampleLine, export as write_folder,
+    gpu_check as check,
 };
 
 use crate::arguments::{

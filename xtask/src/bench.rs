@@ -4,6 +4,7 @@
 //! `{"name": "write to a folder", "value": 812.5, "unit": "MB/s", "better": "higher"}`; other lines are talk. A `budget` beside the
 //! value is what was promised. To add a bench, write the target and add a line to [`BENCHES`].
 
+mod golden;
 mod host;
 mod report;
 
@@ -12,8 +13,8 @@ use std::process::Stdio;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::{peers, talk};
 use crate::workspace::{Workspace, relative};
+use crate::{peers, talk};
 use host::Host;
 use report::{Record, Report};
 
@@ -40,6 +41,11 @@ const BENCHES: &[Bench] = &[
         peers: false,
     },
     Bench {
+        name: "decode",
+        about: "greedy generation with the key-value cache beside Hugging Face's generate",
+        peers: true,
+    },
+    Bench {
         name: "train",
         about: "the training step beside Hugging Face's T5 with PyTorch's fused AdamW (tiny, small: only that preset)",
         peers: true,
@@ -62,15 +68,24 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
         for bench in BENCHES {
             anstream::println!("{:<12} {}", bench.name, bench.about);
         }
+        anstream::println!("{:<12} {}", golden::NAME, golden::ABOUT);
         return Ok(());
     };
+    if name == golden::NAME {
+        return keep(workspace, golden::NAME, golden::measure(workspace)?);
+    }
     let Some(bench) = BENCHES.iter().find(|bench| bench.name == name) else {
-        let known: Vec<&str> = BENCHES.iter().map(|bench| bench.name).collect();
+        let known: Vec<&str> = BENCHES.iter().map(|bench| bench.name).chain([golden::NAME]).collect();
         bail!("there is no bench `{name}`; hint: {}", known.join(", "));
     };
     let records = measure(workspace, *bench, &options.rest)?;
+    keep(workspace, bench.name, records)
+}
+
+/// Prints the table and writes the file.
+fn keep(workspace: &Workspace, name: &'static str, records: Vec<Record>) -> Result<()> {
     ensure!(!records.is_empty(), "the bench `{name}` measured nothing");
-    let report = Report { bench: bench.name, host: Host::find(&workspace.root), records };
+    let report = Report { bench: name, host: Host::find(&workspace.root), records };
     let path = report.write(&workspace.target().join("bench"))?;
     anstream::print!("{}", report.table());
     talk::say("Wrote", &relative(&path, &workspace.root).display().to_string());

@@ -19,18 +19,30 @@ const PACKAGES: [&str; 2] = ["transformers==5.23.0", "scikit-learn==1.9.1"];
 pub(crate) fn python(cache: &Path) -> Result<PathBuf> {
     let folder = cache.join(format!("peers-torch-{VERSION}"));
     let python = folder.join("bin/python");
-    if folder.join(".complete").is_file() && succeeds(Command::new(&python).args(["-c", "import torch, transformers"])) {
+    if folder.join(".complete").is_file() && succeeds(Command::new(&python).args(["-c", "import torch, transformers"]))
+    {
         return Ok(python);
     }
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(cache).with_context(|| format!("create {}", cache.display()))?;
-    let progress =
-        Progress::begin("Fetching", &format!("torch {VERSION}, transformers and scikit-learn to compare with (3 GB to fetch)"));
+    let progress = Progress::begin(
+        "Fetching",
+        &format!("torch {VERSION}, transformers and scikit-learn to compare with (3 GB to fetch)"),
+    );
     let mut make = Command::new("python3");
     run(make.args(["-m", "venv"]).arg(&folder)).context("python3 cannot make a virtual environment")?;
     let torch = format!("torch=={VERSION}");
     let mut install = Command::new(&python);
-    install.args(["-m", "pip", "install", "--no-input", "--disable-pip-version-check", "--progress-bar", "off", "--quiet"]);
+    install.args([
+        "-m",
+        "pip",
+        "install",
+        "--no-input",
+        "--disable-pip-version-check",
+        "--progress-bar",
+        "off",
+        "--quiet",
+    ]);
     run(install.arg(torch).args(PACKAGES)).context("pip could not fetch the systems to compare with")?;
     fs::write(folder.join(".complete"), "").with_context(|| format!("write into {}", folder.display()))?;
     talk::say("Fetched", &format!("{} in {}", folder.display(), talk::seconds(progress.end())));

@@ -65,9 +65,8 @@ impl Moments {
         let (one, two) = (self.frames as f64, other.frames as f64);
         let all = (one + two).max(1.0);
         let values = self.mean.iter().zip(&other.mean).zip(self.squares.iter().zip(&other.squares));
-        let (mean, squares) = values
-            .map(|((a, b), (s, t))| (a + (b - a) * two / all, s + t + (b - a).powi(2) * one * two / all))
-            .unzip();
+        let (mean, squares) =
+            values.map(|((a, b), (s, t))| (a + (b - a) * two / all, s + t + (b - a).powi(2) * one * two / all)).unzip();
         Self { frames: self.frames + other.frames, mean, squares }
     }
 }

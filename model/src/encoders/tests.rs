@@ -150,7 +150,14 @@ fn datasets_with_other_feature_dimensions_share_the_lstm() {
 #[test]
 fn standardised_features_are_shifted_scaled_and_cut() {
     let _generator = generator(109);
-    let config = ModalityConfig { dims: vec![2], hidden: 3, out: 3, dropout: 0.0, standardise: true, ..ModalityConfig::default() };
+    let config = ModalityConfig {
+        dims: vec![2],
+        hidden: 3,
+        out: 3,
+        dropout: 0.0,
+        standardise: true,
+        ..ModalityConfig::default()
+    };
     let plain = ModalityConfig { standardise: false, ..config.clone() };
     let store = VarStore::new(Device::Cpu);
     let encoder = ModalityEncoder::new(&(store.root() / "acoustic"), "acoustic", &config).unwrap();

@@ -23,10 +23,12 @@ fn folder(config: &str, tensors: &BTreeMap<String, Tensor>, prefix: &str) -> tem
     folder
 }
 
+#[expect(clippy::print_stdout, reason = "the line is read by `cargo xtask bench golden`")]
 #[track_caller]
-fn close(found: &Tensor, expected: &Tensor) {
+fn close(what: &str, found: &Tensor, expected: &Tensor) {
     let scale = expected.abs().max().double_value(&[]);
     let error = (found - expected).abs().max().double_value(&[]);
+    println!("golden bert.safetensors {what} {:e} 1e-5", error / scale);
     assert!(error <= 1e-5 * scale, "off by {error}, the largest number is {scale}");
 }
 
@@ -41,8 +43,8 @@ fn states_and_vectors_are_those_of_transformers() {
         let encoder = SentenceEncoder::open(folder.path(), Some(pooling), Device::Cpu).unwrap();
         tch::no_grad(|| {
             let (ids, mask) = (&tensors["ids"], &tensors["mask"]);
-            close(&(encoder.states(ids, mask) * mask.unsqueeze(2)), &tensors["states"]);
-            close(&encoder.pooled(ids, mask), &tensors[name]);
+            close("states", &(encoder.states(ids, mask) * mask.unsqueeze(2)), &tensors["states"]);
+            close(name, &encoder.pooled(ids, mask), &tensors[name]);
             let lengths = encoder.encode(ids, mask).norm_scalaropt_dim(2, -1, false);
             assert!(lengths.allclose(&lengths.ones_like(), 1e-6, 1e-6, false));
         });

@@ -54,7 +54,12 @@ fn encoders_states_and_logits_are_those_of_the_equations() {
         found("acoustic_mean", &encoded.acoustic.as_ref().unwrap().mean);
         found("visual_mean", &encoded.visual.as_ref().unwrap().mean);
         let mask = batch.inputs.attention_mask.unsqueeze(2);
-        close(name, &(&encoded.states * &mask), &(golden.get("encoder_states") * &mask), 1e-5);
+        close(
+            &format!("{name} encoder-states"),
+            &(&encoded.states * &mask),
+            &(golden.get("encoder_states") * &mask),
+            1e-5,
+        );
         found("decoder_states", &model.decode(&encoded, &model.shift_right(&batch.targets), false));
         found("logits", &model.forward(&batch, false).unwrap().logits);
     });
@@ -90,7 +95,7 @@ fn every_gradient_is_that_of_the_equations() {
         let expected = golden.with_prefix("grads.");
         assert_eq!(parameters.len(), expected.len());
         for (key, tensor) in &parameters {
-            close(&format!("{name} {key}"), &tensor.grad(), golden.get(&format!("grads.{key}")), 1e-4);
+            close(&format!("{name} gradients {key}"), &tensor.grad(), golden.get(&format!("grads.{key}")), 1e-4);
         }
         let squares = parameters.iter().map(|(_, tensor)| tensor.grad().square().sum(Kind::Double).double_value(&[]));
         let norm = squares.sum::<f64>().sqrt();

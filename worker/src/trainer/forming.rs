@@ -163,8 +163,7 @@ impl Life<'_> {
         let runtime = &self.runtime;
         let checkpoint = runtime.block_on(Checkpoint::open(&store, &key, digest)).map_err(blame)?;
         let manifest = checkpoint.manifest();
-        let mut read =
-            |wanted: &dyn Fn(&str) -> bool| runtime.block_on(checkpoint.read_where(wanted)).map_err(blame);
+        let mut read = |wanted: &dyn Fn(&str) -> bool| runtime.block_on(checkpoint.read_where(wanted)).map_err(blame);
         self.replica.load(manifest, &mut read)?;
         let order = self.replica.order();
         let data = manifest.cursor;

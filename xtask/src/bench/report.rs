@@ -46,7 +46,7 @@ impl Record {
             Better::Lower => ("at most", self.value <= budget),
         };
         let word = if kept { "kept" } else { "MISSED" };
-        format!("budget {bound} {budget}: {word}, {}x", digits(self.value / budget))
+        format!("budget {bound} {}: {word}, {}x", digits(budget), digits(self.value / budget))
     }
 }
 
@@ -92,6 +92,9 @@ impl Report {
 
 /// Writes three digits that mean something, and never an exponent.
 fn digits(value: f64) -> String {
+    if value != 0.0 && value.abs() < 1e-4 {
+        return format!("{value:.1e}");
+    }
     let decimals = if value == 0.0 { 0 } else { (2 - value.abs().log10().floor() as i32).clamp(0, 6) };
     format!("{value:.*}", decimals as usize)
 }
@@ -102,8 +105,8 @@ mod tests {
 
     #[test]
     fn numbers_keep_three_digits_that_mean_something() {
-        let texts = [0.0, 0.001_234, 0.12, 1.0, 12.345, 123.45, 1234.5].map(digits);
-        assert_eq!(texts, ["0", "0.00123", "0.120", "1.00", "12.3", "123", "1234"]);
+        let texts = [0.0, 0.000_001_26, 0.001_234, 0.12, 1.0, 12.345, 123.45, 1234.5].map(digits);
+        assert_eq!(texts, ["0", "1.3e-6", "0.00123", "0.120", "1.00", "12.3", "123", "1234"]);
     }
 
     #[test]

@@ -134,7 +134,9 @@ pub(super) fn details(
         let Some(task) = words.task_of(store.metadata()) else { continue };
         let (truths, answers) = asked(words, corpus, dataset, predictions);
         let intervals = metrics::bootstrap::intervals(task, &truths, &answers, resamples, seed);
-        details.intervals.extend(intervals.into_iter().map(|(metric, interval)| (format!("{name}/{metric}"), interval)));
+        details
+            .intervals
+            .extend(intervals.into_iter().map(|(metric, interval)| (format!("{name}/{metric}"), interval)));
         if let Task::Emotion(vocabulary) = task {
             let class = |labels: &Labels| labels.emotions.get(vocabulary).copied().flatten();
             let (truths, answers): (Vec<usize>, Vec<Option<usize>>) =
@@ -148,12 +150,7 @@ pub(super) fn details(
 }
 
 /// Truth and answer of those samples of a dataset that were asked about.
-fn asked(
-    words: &Words,
-    corpus: &Corpus,
-    dataset: usize,
-    predictions: &[Option<Labels>],
-) -> (Vec<Labels>, Vec<Labels>) {
+fn asked(words: &Words, corpus: &Corpus, dataset: usize, predictions: &[Option<Labels>]) -> (Vec<Labels>, Vec<Labels>) {
     let answered = corpus.range_of(dataset).filter_map(|sample| Some((sample, predictions[sample].clone()?)));
     answered.map(|(sample, answer)| (words.labels(&corpus.labels(sample)), answer)).unzip()
 }

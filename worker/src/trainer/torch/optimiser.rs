@@ -132,6 +132,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::print_stdout, reason = "the line is read by `cargo xtask bench golden`")]
     fn five_steps_end_where_pytorch_does() {
         tch::set_num_threads(1);
         for name in ["unimse_v1_0.safetensors", "unimse_v1_1.safetensors"] {
@@ -175,6 +176,7 @@ mod tests {
             }
             for (key, tensor) in weights::parameters(&store) {
                 let error = (&tensors[&format!("after.{key}")] - tensor).abs().max().double_value(&[]);
+                println!("golden {name} parameters-after-5-steps {error:e} 1e-4");
                 assert!(error < 1e-4, "{name} {key}: off by {error}");
             }
         }
