@@ -86,7 +86,7 @@ impl Resolver<'_> {
             }
         };
         let trainable = raw.trainable.unwrap_or(Trainable::All);
-        let lora = lora(raw.lora.unwrap_or_default());
+        let lora = lora(&raw.lora.unwrap_or_default());
         let heads = raw.heads.unwrap_or_default();
         let heads = HeadSpec { score: heads.score.unwrap_or(0.0), emotion: heads.emotion.unwrap_or(0.0) };
         let answers = raw.answers.unwrap_or(AnswerWay::Decoded);
@@ -203,9 +203,9 @@ fn contrastive(raw: &RawContrastive) -> ContrastiveSpec {
     }
 }
 
-fn lora(raw: RawLora) -> LoraSpec {
+fn lora(raw: &RawLora) -> LoraSpec {
     let rank = raw.rank.unwrap_or(0);
-    LoraSpec { rank, alpha: raw.alpha.unwrap_or(f64::from(2 * rank.max(1))) }
+    LoraSpec { rank, alpha: raw.alpha.unwrap_or_else(|| f64::from(2 * rank.max(1))) }
 }
 
 fn data(raw: RawData) -> DataSpec {

@@ -60,7 +60,9 @@ fn store(folder: &Path, name: &str, task: Task, vocabularies: Vec<Vocabulary>, s
     let path = folder.join(format!("{name}.arrow"));
     let new = NewStore { name: name.to_owned(), task, vocabularies, source: Provenance::default() };
     let mut writer = StoreWriter::create(&path, new, false).unwrap();
-    samples.iter().for_each(|sample| writer.push(sample).unwrap());
+    for sample in samples {
+        writer.push(sample).unwrap();
+    }
     writer.finish().unwrap();
     path
 }

@@ -19,7 +19,7 @@ impl LabelDecoder<'_> {
             let heads = model.heads().filter(|_| way == AnswerWay::Heads);
             let said = heads.map(|heads| heads.forward(&encoded, &inputs.attention_mask, false));
             if let Some(said) = said.filter(|said| self.is_answered_by(said)) {
-                return Ok(self.read_heads(&said, encoded.states.size()[0] as usize));
+                return Ok(read_heads(&said, encoded.states.size()[0] as usize));
             }
             let mut predictions = self.decode_encoded(model, &encoded);
             let asks_score = matches!(self.task, None | Some(Task::Sentiment));
@@ -39,30 +39,31 @@ impl LabelDecoder<'_> {
             None => said.scores.is_some() && emotions,
         }
     }
+}
 
-    fn read_heads(&self, said: &Said, samples: usize) -> Vec<Prediction> {
-        let column = |tensor: &Tensor| {
-            let mut values = vec![0_f32; samples];
-            tensor.to_device(Device::Cpu).to_kind(Kind::Float).copy_data(&mut values, samples);
-            values
+/// What the heads say, as predictions.
+fn read_heads(said: &Said, samples: usize) -> Vec<Prediction> {
+    let column = |tensor: &Tensor| {
+        let mut values = vec![0_f32; samples];
+        tensor.to_device(Device::Cpu).to_kind(Kind::Float).copy_data(&mut values, samples);
+        values
+    };
+    let scores = said.scores.as_ref().map(column);
+    let sure = said.emotions.iter().map(|logits| logits.log_softmax(1, Kind::Float).max_dim(1, false));
+    let classes: Vec<(Vec<f32>, Vec<f32>)> = sure.map(|(best, class)| (column(&best), column(&class))).collect();
+    let one = |sample: usize| {
+        let emotions = classes.iter().map(|(_, class)| Some(class[sample] as usize)).collect();
+        let mut prediction = Prediction {
+            labels: Labels { polarity: None, score: None, emotions },
+            ids: Vec::new(),
+            log_probability: classes.iter().map(|(best, _)| f64::from(best[sample])).sum(),
         };
-        let scores = said.scores.as_ref().map(column);
-        let sure = said.emotions.iter().map(|logits| logits.log_softmax(1, Kind::Float).max_dim(1, false));
-        let classes: Vec<(Vec<f32>, Vec<f32>)> = sure.map(|(best, class)| (column(&best), column(&class))).collect();
-        let one = |sample: usize| {
-            let emotions = classes.iter().map(|(_, class)| Some(class[sample] as usize)).collect();
-            let mut prediction = Prediction {
-                labels: Labels { polarity: None, score: None, emotions },
-                ids: Vec::new(),
-                log_probability: classes.iter().map(|(best, _)| f64::from(best[sample])).sum(),
-            };
-            if let Some(scores) = &scores {
-                prediction.set_score(f64::from(scores[sample]));
-            }
-            prediction
-        };
-        (0..samples).map(one).collect()
-    }
+        if let Some(scores) = &scores {
+            prediction.set_score(f64::from(scores[sample]));
+        }
+        prediction
+    };
+    (0..samples).map(one).collect()
 }
 
 impl Prediction {

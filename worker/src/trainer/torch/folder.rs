@@ -108,7 +108,7 @@ impl ModelFolder {
     }
 
     pub(super) fn way(&self) -> AnswerWay {
-        self.answers.unwrap_or(self.model.config().unimse.answers)
+        self.answers.unwrap_or_else(|| self.model.config().unimse.answers)
     }
 
     /// Measures the model on one split of datasets; `tell` hears of each sample, in order.

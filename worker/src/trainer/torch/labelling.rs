@@ -18,7 +18,7 @@ const ROWS: i64 = 1024;
 pub struct Encoder {
     name: String,
     tokenizer: SentenceTokenizer,
-    encoder: SentenceEncoder,
+    model: SentenceEncoder,
     /// The place of each sentence's vector in `vectors`.
     known: HashMap<String, usize>,
     vectors: Vec<Tensor>,
@@ -42,7 +42,7 @@ impl Encoder {
         };
         let own = folder.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
         let name = format!("{own}, {pooled}, blake3 {}", &hasher.finalize().to_hex()[..16]);
-        Ok(Self { name, tokenizer, encoder, known: HashMap::new(), vectors: Vec::new() })
+        Ok(Self { name, tokenizer, model: encoder, known: HashMap::new(), vectors: Vec::new() })
     }
 
     /// The vectors `[n, hidden]` of sentences, on the CPU.
@@ -54,7 +54,7 @@ impl Encoder {
         for batch in fresh.chunks(BATCH) {
             let tokens = self.tokenizer.encode(batch).map_err(|error| error.to_string())?;
             let matrix = |values: &[i64]| Tensor::from_slice(values).view([tokens.rows as i64, tokens.columns as i64]);
-            let vectors = self.encoder.encode(&matrix(&tokens.ids), &matrix(&tokens.mask)).to_device(Device::Cpu);
+            let vectors = self.model.encode(&matrix(&tokens.ids), &matrix(&tokens.mask)).to_device(Device::Cpu);
             for (row, sentence) in (0..).zip(batch) {
                 self.known.insert((*sentence).to_owned(), self.vectors.len());
                 self.vectors.push(vectors.get(row));
