@@ -6,3 +6,5 @@ mod harness;
 mod trainers;
 #[cfg(feature = "torch")]
 mod training;
+#[cfg(feature = "torch")]
+mod tuning;

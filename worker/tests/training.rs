@@ -38,7 +38,7 @@ pub(crate) fn training(stores: &[PathBuf], steps: u64, train: &str) -> Arc<JobSp
     Arc::new(parse_job(&text, "training.yaml").unwrap_or_else(|error| panic!("{error}")))
 }
 
-fn run(spec: &Arc<JobSpec>, folder: &Path, world: u32, resume: Option<CheckpointRef>) -> Ended {
+pub(crate) fn run(spec: &Arc<JobSpec>, folder: &Path, world: u32, resume: Option<CheckpointRef>) -> Ended {
     let generation = if resume.is_some() { 2 } else { 1 };
     let ended = Gang::start(spec, folder, world, torch::make, generation, resume).end();
     ended.all(&ExitCause::Finished);
@@ -46,7 +46,7 @@ fn run(spec: &Arc<JobSpec>, folder: &Path, world: u32, resume: Option<Checkpoint
 }
 
 #[track_caller]
-fn close(one: &[f64], other: &[f64]) {
+pub(crate) fn close(one: &[f64], other: &[f64]) {
     assert_eq!(one.len(), other.len());
     for (place, (a, b)) in one.iter().zip(other).enumerate() {
         assert!((a - b).abs() <= 1e-5 * a.abs(), "value {place}: {a} and {b}");
@@ -173,6 +173,14 @@ fn a_few_samples_are_learned_by_heart_and_evaluated_alike_in_the_job_and_afterwa
     let learned = model.evaluate(&stores, Split::Train, 16, None).expect("the stores fit");
     assert!(learned.metrics["score"] > 0.9, "{:?}", learned.metrics);
 
+    let exported = folder.path().join("exported");
+    torch::export(&pulled, &exported, torch::Precision::Fp32).expect("a new folder");
+    let again = torch::ModelFolder::open(&exported, tch::Device::Cpu).expect("the folder is complete");
+    let again = again.evaluate(&stores, Split::Valid, 7, None).expect("the stores fit");
+    assert_eq!(again, evaluated, "an exported model is the same model");
+    let refused = torch::export(&pulled, &exported, torch::Precision::Fp32).expect_err("it is there already");
+    assert!(refused.contains("is not empty") && refused.contains("hint"), "{refused}");
+
     let line: &torch::SampleLine = &lines[0];
     assert!(line.nll > 0.0 && line.nll.is_finite());
     assert_eq!(line.target_ids.last(), Some(&1));
@@ -183,7 +191,7 @@ fn a_few_samples_are_learned_by_heart_and_evaluated_alike_in_the_job_and_afterwa
 }
 
 /// Writes a folder as `unimse ckpt pull` does, from nothing but the manifest.
-fn pull(at: &CheckpointRef, folder: &Path) {
+pub(crate) fn pull(at: &CheckpointRef, folder: &Path) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let store = Store::open(&at.uri, []).expect("a folder");
