@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use safetensors::tensor::{SafeTensors, View};
@@ -46,10 +47,13 @@ pub fn write_safetensors(store: &nn::VarStore, path: &Path) -> Result<(), Error>
 
 /// Writes tensors to a file at `path` in the order of its format.
 pub fn write_tensors(tensors: Vec<(String, Tensor)>, path: &Path) -> Result<(), Error> {
+    let fail = |source| Error::Io { path: path.to_owned(), source };
     safetensors::serialize_to_file(views(tensors)?, Some(metadata()), path).map_err(|error| match error {
-        SafeTensorError::IoError(source) => Error::Io { path: path.to_owned(), source },
+        SafeTensorError::IoError(source) => fail(source),
         other => Error::Safetensors(other),
-    })
+    })?;
+    // The crate goes through a temporary file that only its owner may read; models are for sharing.
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o644)).map_err(fail)
 }
 
 /// The mark by which transformers knows that the tensors are PyTorch's.
