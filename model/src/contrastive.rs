@@ -5,19 +5,18 @@
 //! space and compared by cosine; the positive is the sample itself, negatives are the other samples of the batch that
 //! have the modality. There is no acoustic-visual pair and labels play no part.
 
-use tch::nn::Module;
 use tch::{Kind, Reduction, Tensor, nn};
 
 use crate::config::Config;
 use crate::encoders::EncodedModality;
-use crate::t5::{lowest, projection};
+use crate::t5::{Linear, lowest, projection};
 
 /// Pulls the text of a sample towards the same sample's sound and picture.
 #[derive(Debug)]
 pub struct Contrastive {
-    text: nn::Linear,
-    acoustic: Option<nn::Linear>,
-    visual: Option<nn::Linear>,
+    text: Linear,
+    acoustic: Option<Linear>,
+    visual: Option<Linear>,
 }
 
 impl Contrastive {
@@ -49,7 +48,7 @@ impl Contrastive {
     ) -> Views {
         let queries: Vec<Tensor> =
             blocks.iter().map(|block| unit(&self.text.forward(&masked_mean(block, mask)))).collect();
-        let side = |linear: Option<&nn::Linear>, encoded: Option<&EncodedModality>| {
+        let side = |linear: Option<&Linear>, encoded: Option<&EncodedModality>| {
             linear.zip(encoded).map(|(linear, encoded)| Side {
                 keys: unit(&linear.forward(&encoded.mean)),
                 present: encoded.present.detach().to_kind(Kind::Float),

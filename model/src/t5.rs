@@ -15,6 +15,7 @@ mod decoder;
 mod encoder;
 mod feed_forward;
 mod layer_norm;
+mod linear;
 mod lora;
 mod position;
 
@@ -23,15 +24,10 @@ pub use decoder::{Cache, Decoder};
 pub use encoder::{Encoder, EncoderOutput};
 pub use feed_forward::FeedForward;
 pub use layer_norm::LayerNorm;
+pub(crate) use linear::{Linear, projection};
 pub use position::RelativeBias;
 
-use tch::{Kind, Tensor, nn};
-
-/// Creates a linear layer without bias whose weights are normal with deviation `stdev`, as all of T5's are.
-pub(crate) fn projection(path: &nn::Path, inputs: i64, outputs: i64, stdev: f64) -> nn::Linear {
-    let config = nn::LinearConfig { ws_init: nn::Init::Randn { mean: 0.0, stdev }, bs_init: None, bias: false };
-    nn::linear(path, inputs, outputs, config)
-}
+use tch::{Kind, Tensor};
 
 /// Returns the bias `[B, 1, 1, S]` that hides the positions where `mask [B, S]` is 0, in element type `kind`.
 pub fn padding_bias(mask: &Tensor, kind: Kind) -> Tensor {

@@ -5,13 +5,14 @@ mod batch;
 pub use batch::{Batch, Inputs, Output};
 
 use tch::{Kind, Reduction, Tensor, nn};
+use unimse_torch_ext::accumulate;
 
 use crate::Error;
 use crate::config::Config;
 use crate::contrastive::{Contrastive, Views};
 use crate::encoders::{EncodedModality, ModalityEncoder};
 use crate::heads::Heads;
-use crate::t5::{Cache, Decoder, Encoder, padding_bias, projection};
+use crate::t5::{Cache, Decoder, Encoder, Linear, padding_bias, projection};
 
 /// Marks target positions that are padding; they have no loss.
 pub const IGNORED_TARGET: i64 = -100;
@@ -28,7 +29,7 @@ pub struct UniMse {
     decoder: Decoder,
     contrastive: Option<Contrastive>,
     heads: Option<Heads>,
-    lm_head: Option<nn::Linear>,
+    lm_head: Option<Linear>,
 }
 
 /// Holds everything that the decoder and the losses need of the input side.
@@ -215,13 +216,13 @@ impl UniMse {
 
     /// Maps decoder states `[.., d_model]` to scores of all tokens `[.., vocab]`.
     pub fn logits(&self, hidden: &Tensor) -> Tensor {
-        let weight = self.lm_head.as_ref().map_or(&self.shared, |head| &head.ws);
-        self.scaled(hidden).linear::<Tensor>(weight, None)
+        let weight = self.lm_head.as_ref().map_or(&self.shared, |head| &head.weight);
+        accumulate::linear(&self.scaled(hidden), weight)
     }
 
     /// Maps decoder states `[.., d_model]` to scores of the given tokens only, `[.., tokens.len()]`.
     pub fn logits_of(&self, hidden: &Tensor, tokens: &Tensor) -> Tensor {
-        let weight = self.lm_head.as_ref().map_or(&self.shared, |head| &head.ws);
+        let weight = self.lm_head.as_ref().map_or(&self.shared, |head| &head.weight);
         self.scaled(hidden).linear::<Tensor>(&weight.index_select(0, tokens), None)
     }
 
@@ -244,7 +245,7 @@ impl UniMse {
     }
 
     fn embed(&self, ids: &Tensor) -> Tensor {
-        Tensor::embedding(&self.shared, ids, -1, false, false)
+        accumulate::embedding(&self.shared, ids)
     }
 }
 

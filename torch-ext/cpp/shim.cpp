@@ -4,12 +4,14 @@
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include <ATen/Tensor.h>
 #include <ATen/autocast_mode.h>
 #include <ATen/ops/_fused_adamw.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
+#include <torch/csrc/autograd/function.h>
 #include <torch/csrc/autograd/function_hook.h>
 #include <torch/csrc/autograd/variable.h>
 
@@ -24,14 +26,27 @@ std::vector<at::Tensor> list(at::Tensor* const* tensors, size_t count) {
   return copies;
 }
 
+using torch::autograd::variable_list;
+
 using Callback = void (*)(void* context, size_t index);
 
-struct Hook : torch::autograd::PostAccumulateGradHook {
+// It runs after the node that accumulates a leaf's gradient, also where the layers have added all of it themselves and the node
+// had nothing to do: libtorch's own hook for accumulated gradients is silent then. PyTorch's DDP hooks on in the same place.
+struct Hook : torch::autograd::FunctionPostHook {
   Hook(Callback callback, void* context, size_t index) : callback(callback), context(context), index(index) {}
-  void operator()(const at::Tensor&) override { callback(context, index); }
+  variable_list operator()(const variable_list& outputs, const variable_list&) override {
+    callback(context, index);
+    return outputs;
+  }
   Callback callback;
   void* context;
   size_t index;
+};
+
+// A leaf holds its node weakly, so somebody has to keep it, and with it the hook.
+struct Hooked {
+  std::shared_ptr<torch::autograd::Node> node;
+  uintptr_t key;
 };
 
 }  // namespace
@@ -42,12 +57,13 @@ void ute_free(char* message) { std::free(message); }
 
 char* ute_fused_adamw(at::Tensor* const* parameters, at::Tensor* const* gradients, at::Tensor* const* averages,
                       at::Tensor* const* squares, at::Tensor* const* steps, size_t count, double learning_rate, double beta1,
-                      double beta2, double weight_decay, double epsilon) {
+                      double beta2, double weight_decay, double epsilon, const at::Tensor* divisor) {
   return guarded([&] {
     at::NoGradGuard without_gradients;
     auto p = list(parameters, count), g = list(gradients, count), m = list(averages, count), v = list(squares, count),
          s = list(steps, count);
-    at::_fused_adamw_(p, g, m, v, {}, s, learning_rate, beta1, beta2, weight_decay, epsilon, false, false);
+    at::_fused_adamw_(p, g, m, v, {}, s, learning_rate, beta1, beta2, weight_decay, epsilon, false, false,
+                      divisor == nullptr ? std::nullopt : std::optional<at::Tensor>(*divisor));
   });
 }
 
@@ -55,18 +71,18 @@ char* ute_set_gradient(at::Tensor* parameter, at::Tensor* gradient) {
   return guarded([&] { parameter->mutable_grad() = *gradient; });
 }
 
-char* ute_set_hook(at::Tensor* leaf, Callback callback, void* context, size_t index) {
+char* ute_set_hook(at::Tensor* leaf, Callback callback, void* context, size_t index, Hooked** hooked) {
   return guarded([&] {
     TORCH_CHECK(leaf->is_leaf() && leaf->requires_grad(), "a hook needs a leaf that requires a gradient");
-    torch::autograd::impl::set_post_acc_grad_hooks(*leaf, std::make_unique<Hook>(callback, context, index));
+    auto node = torch::autograd::impl::grad_accumulator(*leaf);
+    auto key = node->add_post_hook(std::make_unique<Hook>(callback, context, index));
+    *hooked = new Hooked{std::move(node), key};
   });
 }
 
-char* ute_clear_hook(at::Tensor* leaf, const void* context) {
-  return guarded([&] {
-    auto* hook = dynamic_cast<Hook*>(torch::autograd::impl::post_acc_grad_hooks(*leaf).get());
-    if (hook != nullptr && hook->context == context) torch::autograd::impl::set_post_acc_grad_hooks(*leaf, nullptr);
-  });
+void ute_clear_hook(Hooked* hooked) {
+  hooked->node->del_post_hook(hooked->key);
+  delete hooked;
 }
 
 int ute_autocast_enabled(int cuda) { return at::autocast::is_autocast_enabled(cuda ? at::kCUDA : at::kCPU) ? 1 : 0; }

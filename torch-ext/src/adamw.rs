@@ -29,11 +29,12 @@ pub struct Group<'a> {
     pub steps: &'a [Tensor],
 }
 
-/// Takes one step in place.
+/// Takes one step in place. With a `divisor`, an f32 scalar where the parameters are, the gradients are divided by it on the way and
+/// stored so: clipping costs no pass of its own.
 ///
 /// # Errors
 /// When the lists differ in length, or shapes, devices or types do not go together.
-pub fn step(group: &Group<'_>, settings: Settings) -> Result<(), Error> {
+pub fn step(group: &Group<'_>, settings: Settings, divisor: Option<&Tensor>) -> Result<(), Error> {
     let count = group.parameters.len();
     for (what, list) in [
         ("parameters and gradients", group.gradients),
@@ -65,6 +66,7 @@ pub fn step(group: &Group<'_>, settings: Settings) -> Result<(), Error> {
             settings.beta2,
             settings.weight_decay,
             settings.epsilon,
+            divisor.map_or(std::ptr::null_mut(), raw),
         )
     })
 }

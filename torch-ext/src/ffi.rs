@@ -7,6 +7,9 @@ pub(crate) type RawTensor = *mut c_void;
 
 pub(crate) type Callback = extern "C" fn(context: *mut c_void, index: usize);
 
+pub(crate) type TakeSpan =
+    extern "C" fn(context: *mut c_void, name: *const c_char, begin: u64, end: u64, thread: i64, backward: c_int);
+
 unsafe extern "C" {
     pub(crate) fn ute_free(message: *mut c_char);
     pub(crate) fn ute_fused_adamw(
@@ -21,10 +24,28 @@ unsafe extern "C" {
         beta2: f64,
         weight_decay: f64,
         epsilon: f64,
+        divisor: RawTensor,
     ) -> *mut c_char;
     pub(crate) fn ute_set_gradient(parameter: RawTensor, gradient: RawTensor) -> *mut c_char;
-    pub(crate) fn ute_set_hook(leaf: RawTensor, callback: Callback, context: *mut c_void, index: usize) -> *mut c_char;
-    pub(crate) fn ute_clear_hook(leaf: RawTensor, context: *const c_void) -> *mut c_char;
+    pub(crate) fn ute_set_hook(
+        leaf: RawTensor,
+        callback: Callback,
+        context: *mut c_void,
+        index: usize,
+        hooked: *mut *mut c_void,
+    ) -> *mut c_char;
+    pub(crate) fn ute_clear_hook(hooked: *mut c_void);
+    pub(crate) fn ute_linears(
+        x: RawTensor,
+        weights: *const RawTensor,
+        count: usize,
+        outputs: *mut RawTensor,
+    ) -> *mut c_char;
+    pub(crate) fn ute_embedding(weight: RawTensor, ids: RawTensor, out: *mut RawTensor) -> *mut c_char;
+    pub(crate) fn ute_now() -> u64;
+    pub(crate) fn ute_thread() -> i64;
+    pub(crate) fn ute_profile_begin() -> *mut c_char;
+    pub(crate) fn ute_profile_end(take: TakeSpan, context: *mut c_void) -> *mut c_char;
     pub(crate) fn ute_autocast_enabled(cuda: c_int) -> c_int;
     pub(crate) fn ute_autocast_enter(cuda: c_int, dtype_before: *mut c_int) -> *mut c_char;
     pub(crate) fn ute_autocast_leave(cuda: c_int, before: c_int, dtype_before: c_int) -> *mut c_char;

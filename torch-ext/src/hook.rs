@@ -1,6 +1,6 @@
 //! A call back for each leaf whose gradient is complete, in the order of completion.
 //!
-//! This is what lets a reducer send a bucket while backward still runs. libtorch keeps one such hook a tensor.
+//! This is what lets a reducer send a bucket while backward still runs.
 
 use std::ffi::c_void;
 use std::fmt;
@@ -20,24 +20,31 @@ struct Context {
 
 /// Hooks on a list of leaves; dropping it takes them off.
 pub struct Hooks {
-    leaves: Vec<Tensor>,
+    hooked: Vec<*mut c_void>,
     context: Box<Context>,
 }
 
+// SAFETY: the pointers are used by `drop` alone, and the nodes behind them may be used from any thread.
+unsafe impl Send for Hooks {}
+
 impl Hooks {
-    /// Calls `call(i)` whenever the gradient of `leaves[i]` has been accumulated, once in each backward pass. It may be called on
-    /// another thread (CUDA's backward has one of its own) and replaces hooks that were there before.
+    /// Calls `call(i)` whenever the gradient of `leaves[i]` is complete, once in each backward pass: also where the layers of
+    /// [`accumulate`](crate::accumulate) have added it themselves. It may be called on another thread (CUDA's backward has one of
+    /// its own).
     ///
     /// # Errors
     /// When a tensor is no leaf that requires a gradient.
     pub fn install(leaves: &[Tensor], call: impl Fn(usize) + Send + Sync + 'static) -> Result<Self, Error> {
         let context = Box::new(Context { call: Box::new(call), panicked: AtomicBool::new(false) });
-        let mut hooks = Self { leaves: Vec::with_capacity(leaves.len()), context };
+        let mut hooks = Self { hooked: Vec::with_capacity(leaves.len()), context };
         for (index, leaf) in leaves.iter().enumerate() {
             let context: *const Context = &raw const *hooks.context;
+            let mut hooked = std::ptr::null_mut();
             // SAFETY: the context is boxed, so its address is stable, and it lives until `drop` has taken off every hook.
-            check(unsafe { ffi::ute_set_hook(raw(leaf), forward, context.cast_mut().cast(), index) })?;
-            hooks.leaves.push(leaf.shallow_clone());
+            check(unsafe {
+                ffi::ute_set_hook(raw(leaf), forward, context.cast_mut().cast(), index, &raw mut hooked)
+            })?;
+            hooks.hooked.push(hooked);
         }
         Ok(hooks)
     }
@@ -50,18 +57,16 @@ impl Hooks {
 
 impl Drop for Hooks {
     fn drop(&mut self) {
-        let context: *const Context = &raw const *self.context;
-        for leaf in &self.leaves {
-            // SAFETY: the tensor is ours; after this libtorch holds no pointer to the context: if the leaf has another hook
-            // by now, ours went when that came.
-            let _ = check(unsafe { ffi::ute_clear_hook(raw(leaf), context.cast()) });
+        for hooked in self.hooked.drain(..) {
+            // SAFETY: `install` got it from the shim and nothing else has it; after this libtorch holds no pointer to the context.
+            unsafe { ffi::ute_clear_hook(hooked) };
         }
     }
 }
 
 impl fmt::Debug for Hooks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Hooks").field("leaves", &self.leaves.len()).finish_non_exhaustive()
+        f.debug_struct("Hooks").field("leaves", &self.hooked.len()).finish_non_exhaustive()
     }
 }
 

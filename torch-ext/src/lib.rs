@@ -7,11 +7,14 @@
 //! - [`hook`]: a call back for each leaf whose gradient is complete, in the order of completion.
 //! - [`adamw`]: AdamW in one pass over all parameters; [`gradient`]: gradients that live in memory of our choice.
 //! - [`fused`]: dropout and RMS norm in one pass over memory on the CPU, with their gradients.
+//! - [`accumulate`]: layers that add gradients straight into that memory.
+//! - [`profile`]: what libtorch did and when.
 //! - [`autocast`]: bf16 in a scope.
 //! - [`cuda`]: loads libtorch's CUDA half when there is a driver.
 
 #![expect(unsafe_code, reason = "this crate is the door to libtorch's C++")]
 
+pub mod accumulate;
 pub mod adamw;
 pub mod autocast;
 pub mod cuda;
@@ -20,6 +23,7 @@ mod ffi;
 pub mod fused;
 pub mod gradient;
 pub mod hook;
+pub mod profile;
 pub mod view;
 
 pub use error::Error;

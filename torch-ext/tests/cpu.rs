@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex};
 
 use tch::{Device, Kind, Tensor};
-use unimse_torch_ext::{adamw, autocast, cuda, fused, gradient, hook, view};
+use unimse_torch_ext::{accumulate, adamw, autocast, cuda, fused, gradient, hook, profile, view};
 
 fn leaf(values: &[f32]) -> Tensor {
     Tensor::from_slice(values).set_requires_grad(true)
@@ -32,7 +32,7 @@ fn hooks_fire_once_a_leaf_in_the_order_in_which_gradients_are_complete() {
 }
 
 #[test]
-fn hooks_that_were_replaced_do_not_take_off_their_successors() {
+fn hooks_do_not_take_off_others() {
     let leaves = [leaf(&[1.0])];
     let (first, second) = (Arc::new(Mutex::new(0)), Arc::new(Mutex::new(0)));
     let counter = |count: &Arc<Mutex<u32>>| {
@@ -44,6 +44,85 @@ fn hooks_that_were_replaced_do_not_take_off_their_successors() {
     drop(old);
     leaves[0].sum(Kind::Float).backward();
     assert_eq!((*first.lock().expect("no panic"), *second.lock().expect("no panic")), (0, 1));
+}
+
+/// A tied model: `weight` embeds, projects and is the output layer, once through libtorch's layers and once through ours.
+fn tied(weight: &Tensor, ids: &Tensor, ours: bool) -> Tensor {
+    let linear = |x: &Tensor| if ours { accumulate::linear(x, weight) } else { x.linear::<Tensor>(weight, None) };
+    let embedded =
+        if ours { accumulate::embedding(weight, ids) } else { Tensor::embedding(weight, ids, -1, false, false) };
+    let hidden = linear(&embedded).sigmoid();
+    let second = if ours { accumulate::embedding(weight, ids) } else { embedded.shallow_clone() };
+    let scores = linear(&(hidden.narrow(-1, 0, 3) + second)) + weight.sum(Kind::Float);
+    (&scores * &scores).mean(Kind::Float)
+}
+
+#[test]
+fn layers_that_accumulate_give_the_gradients_of_libtorch_and_the_hook_comes_last() {
+    tch::manual_seed(5);
+    let make = || Tensor::randn([6, 3], (Kind::Float, Device::Cpu));
+    let (values, ids) = (make(), Tensor::from_slice(&[1_i64, 5, 1, 0]).view([2, 2]));
+    let plain = values.copy().set_requires_grad(true);
+    tied(&plain, &ids, false).backward();
+
+    // Without memory of its own the gradient is an ordinary one.
+    let ordinary = values.copy().set_requires_grad(true);
+    tied(&ordinary, &ids, true).backward();
+    assert!(ordinary.grad().allclose(&plain.grad(), 1e-5, 1e-6, false));
+
+    let weight = values.copy().set_requires_grad(true);
+    let flat = Tensor::zeros([18], (Kind::Float, Device::Cpu));
+    gradient::set(&weight, &flat.view([6, 3])).expect("the same shape");
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let (noted, memory) = (seen.clone(), Mutex::new(flat.shallow_clone()));
+    let note = move |_| noted.lock().expect("no panic").push(memory.lock().expect("no panic").copy());
+    let hooks = hook::Hooks::install(&[weight.shallow_clone()], note).expect("a leaf");
+    for round in 1..=2 {
+        tied(&weight, &ids, true).backward();
+        let expected = plain.grad() * f64::from(round);
+        assert!(flat.view([6, 3]).allclose(&expected, 1e-5, 1e-6, false), "round {round}");
+    }
+    let seen: Vec<Tensor> = std::mem::take(&mut seen.lock().expect("no panic"));
+    assert_eq!(seen.len(), 2, "once in each backward pass");
+    assert!(seen[1].equal(&flat), "all three uses and libtorch's own are there when the hook runs");
+    assert!(!hooks.panicked());
+
+    let frozen = values.copy();
+    let x = make().set_requires_grad(true);
+    let [a, b] = accumulate::linears(&x, [&frozen, &weight]);
+    (a * 2.0 + b).sum(Kind::Float).backward();
+    let expected = Tensor::ones([6, 6], (Kind::Float, Device::Cpu)).matmul(&values) * 3.0;
+    assert!(x.grad().allclose(&expected, 1e-5, 1e-6, false), "of weights that do not learn, too");
+    assert!(!frozen.grad().defined());
+}
+
+#[test]
+fn a_layer_whose_gradient_is_all_direct_still_tells_its_hook() {
+    let weight = leaf(&[1.0, 2.0]).view([1, 2]).detach().set_requires_grad(true);
+    gradient::set(&weight, &weight.zeros_like()).expect("the same shape");
+    let count = Arc::new(Mutex::new(0));
+    let counted = count.clone();
+    let call = move |_| *counted.lock().expect("no panic") += 1;
+    let _hooks = hook::Hooks::install(&[weight.shallow_clone()], call).expect("a leaf");
+    accumulate::linear(&Tensor::from_slice(&[3.0_f32, 4.0]), &weight).sum(Kind::Float).backward();
+    assert_eq!(*count.lock().expect("no panic"), 1);
+    assert_eq!(view::host::<f32>(&weight.grad()).expect("contiguous"), [3.0, 4.0]);
+}
+
+#[test]
+fn a_profile_holds_operators_of_both_passes_once() {
+    let recording = profile::Recording::begin().expect("the first");
+    assert!(profile::Recording::begin().is_err(), "there is one at a time");
+    let before = profile::now();
+    (leaf(&[1.0, 2.0]) * 3.0).sin().sum(Kind::Float).backward();
+    let after = profile::now();
+    let spans = recording.finish().expect("it records");
+    let own = |name: &str| {
+        let inside = |span: &&profile::Span| span.name == name && span.begin >= before && span.end <= after;
+        spans.iter().filter(inside).filter(|span| span.thread == profile::thread()).count()
+    };
+    assert!(own("aten::sin") >= 1 && spans.iter().any(|span| span.backward), "{spans:?}");
+    drop(profile::Recording::begin().expect("the one before has ended"));
 }
 
 #[test]
@@ -100,6 +179,8 @@ fn fused_adamw_is_adamw() {
     let settings = adamw::Settings { learning_rate: 1e-2, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.05 };
     for count in 1..=5 {
         let gradients: Vec<Tensor> = shapes.iter().map(|shape| random(shape)).collect();
+        let divisor = Tensor::from(4.0_f32);
+        let before: Vec<Tensor> = gradients.iter().map(Tensor::copy).collect();
         for step in &steps {
             let _ = step.shallow_clone().fill_(f64::from(count));
         }
@@ -110,7 +191,11 @@ fn fused_adamw_is_adamw() {
             squares: &squares,
             steps: &steps,
         };
-        adamw::step(&group, settings).expect("shapes agree");
+        adamw::step(&group, settings, (count > 3).then_some(&divisor)).expect("shapes agree");
+        let divided = before.iter().map(|gradient| if count > 3 { gradient / 4.0 } else { gradient.copy() });
+        for (gradient, divided) in gradients.iter().zip(divided) {
+            assert!(gradient.allclose(&divided, 1e-6, 0.0, false), "what was divided is stored");
+        }
         for ((parameter, (average, square)), gradient) in expected.iter_mut().zip(&mut moments).zip(&gradients) {
             *average = &*average * settings.beta1 + gradient * (1.0 - settings.beta1);
             *square = &*square * settings.beta2 + gradient * gradient * (1.0 - settings.beta2);
@@ -125,7 +210,7 @@ fn fused_adamw_is_adamw() {
     }
     let group =
         adamw::Group { parameters: &parameters, gradients: &[], averages: &averages, squares: &squares, steps: &steps };
-    assert!(adamw::step(&group, settings).is_err());
+    assert!(adamw::step(&group, settings, None).is_err());
 }
 
 #[test]

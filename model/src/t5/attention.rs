@@ -1,20 +1,19 @@
 //! Multi-head attention without scaling.
 
-use tch::nn::Module;
 use tch::{Kind, Tensor, nn};
-use unimse_torch_ext::fused;
+use unimse_torch_ext::{accumulate, fused};
 
 use super::lora::Projection;
-use super::projection;
+use super::{Linear, projection};
 use crate::config::Config;
 
 /// Attends with queries from one sequence to keys and values of the same or another.
 #[derive(Debug)]
 pub struct Attention {
     q: Projection,
-    k: nn::Linear,
+    k: Linear,
     v: Projection,
-    o: nn::Linear,
+    o: Linear,
     heads: i64,
     d_kv: i64,
     dropout: f64,
@@ -48,7 +47,8 @@ impl Attention {
 
     /// Computes the keys and values of `states [B, S, d_model]`.
     pub fn project(&self, states: &Tensor) -> KeyValue {
-        KeyValue { key: self.split(&self.k.forward(states)), value: self.split(&self.v.forward(states)) }
+        let [key, value] = accumulate::linears(states, [&self.k.weight, self.v.weight()]);
+        KeyValue { key: self.split(&key), value: self.split(&self.v.updated(value, states)) }
     }
 
     /// Attends from `hidden [B, Q, d_model]`; `bias` is added to the scores and broadcasts to `[B, H, Q, S]`.

@@ -1,10 +1,9 @@
 //! The feed-forward sublayer, `DenseReluDense` in the checkpoint.
 
-use tch::nn::Module;
 use tch::{Tensor, nn};
 use unimse_torch_ext::fused;
 
-use super::{LayerNorm, projection};
+use super::{LayerNorm, Linear, projection};
 use crate::config::{FeedForwardProjection, T5Config};
 
 /// Norm, widen, activate, narrow, add to the stream.
@@ -12,14 +11,14 @@ use crate::config::{FeedForwardProjection, T5Config};
 pub struct FeedForward {
     norm: LayerNorm,
     inner: Inner,
-    wo: nn::Linear,
+    wo: Linear,
     dropout: f64,
 }
 
 #[derive(Debug)]
 enum Inner {
-    Relu { wi: nn::Linear },
-    GatedGelu { wi_0: nn::Linear, wi_1: nn::Linear },
+    Relu { wi: Linear },
+    GatedGelu { wi_0: Linear, wi_1: Linear },
 }
 
 impl FeedForward {

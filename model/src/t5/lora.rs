@@ -1,22 +1,21 @@
 //! A linear layer with a low-rank update beside it (Hu et al. 2021).
 
-use tch::nn::Module;
 use tch::{Tensor, nn};
 
-use super::projection;
+use super::{Linear, projection};
 use crate::config::LoraConfig;
 
 /// `W x`, or `W x + alpha / rank * B (A x)`.
 #[derive(Debug)]
 pub(super) struct Projection {
-    linear: nn::Linear,
+    linear: Linear,
     update: Option<Update>,
 }
 
 #[derive(Debug)]
 struct Update {
-    a: nn::Linear,
-    b: nn::Linear,
+    a: Linear,
+    b: Linear,
     scale: f64,
 }
 
@@ -29,11 +28,10 @@ impl Projection {
         let update = (!lora.is_off()).then(|| {
             // As nn.Linear starts, which is what peft takes over.
             let bound = (inputs as f64).powf(-0.5);
-            let init = |ws_init| nn::LinearConfig { ws_init, bs_init: None, bias: false };
             let uniform = nn::Init::Uniform { lo: -bound, up: bound };
             Update {
-                a: nn::linear(path / "lora_A", inputs, lora.rank, init(uniform)),
-                b: nn::linear(path / "lora_B", lora.rank, outputs, init(nn::Init::Const(0.0))),
+                a: Linear::new(&(path / "lora_A"), inputs, lora.rank, uniform),
+                b: Linear::new(&(path / "lora_B"), lora.rank, outputs, nn::Init::Const(0.0)),
                 scale: lora.alpha / lora.rank as f64,
             }
         });
@@ -41,7 +39,16 @@ impl Projection {
     }
 
     pub(super) fn forward(&self, input: &Tensor) -> Tensor {
-        let output = self.linear.forward(input);
+        self.updated(self.linear.forward(input), input)
+    }
+
+    /// The weight without its update.
+    pub(super) fn weight(&self) -> &Tensor {
+        &self.linear.weight
+    }
+
+    /// Adds the update to `W x`, given as `output`.
+    pub(super) fn updated(&self, output: Tensor, input: &Tensor) -> Tensor {
         match &self.update {
             Some(Update { a, b, scale }) => output + b.forward(&a.forward(input)) * *scale,
             None => output,

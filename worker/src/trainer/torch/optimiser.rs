@@ -23,9 +23,8 @@ pub(super) fn update(flat: &mut Flat, train: &TrainSpec, step: Step, total: u64)
              precision fp32"
         )));
     }
-    if train.clip > 0.0 && norm > train.clip {
-        let _ = flat.gradients.g_mul_scalar_(train.clip / (norm + NORM_EPSILON));
-    }
+    let too_long = train.clip > 0.0 && norm > train.clip;
+    let divisor = too_long.then(|| Tensor::from(((norm + NORM_EPSILON) / train.clip) as f32).to_device(flat.parameters.device()));
     let factor = train.schedule.factor(step, total);
     let count = Tensor::from(step.0 as f32).to_device(flat.parameters.device());
     for super::flat::Group { range, decays, added } in &flat.groups {
@@ -45,7 +44,7 @@ pub(super) fn update(flat: &mut Flat, train: &TrainSpec, step: Step, total: u64)
             epsilon: train.adam.eps,
             weight_decay: if *decays { train.weight_decay } else { 0.0 },
         };
-        adamw::step(&group, settings).map_err(failed)?;
+        adamw::step(&group, settings, divisor.as_ref()).map_err(failed)?;
     }
     Ok(Update { learning_rate: train.learning_rate * factor, gradient_norm: norm })
 }
