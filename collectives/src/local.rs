@@ -183,7 +183,7 @@ impl Collective for Local {
 
     fn all_reduce(&mut self, mut buffer: Buffer<'_>) -> Result<()> {
         let (dtype, len) = (buffer.dtype(), buffer.len());
-        check_summable(dtype)?;
+        check_summable("all_reduce", dtype)?;
         let own = buffer.host_bytes("all_reduce")?;
         let offers = self.exchange(Operation::AllReduce, dtype, 0, len, own)?;
         // The parts lie in words so that they are aligned for every type.
@@ -214,7 +214,7 @@ impl Collective for Local {
     }
 
     fn all_gather_bytes(&mut self, bytes: &[u8]) -> Result<Vec<Vec<u8>>> {
-        let offers = self.exchange(Operation::AllGather, DType::Bytes, 0, bytes.len(), bytes)?;
+        let offers = self.exchange(Operation::AllGatherBytes, DType::Bytes, 0, bytes.len(), bytes)?;
         Ok(offers.iter().map(|(_, bytes)| bytes.clone()).collect())
     }
 

@@ -19,7 +19,9 @@ mod handshake;
 mod link;
 mod mesh;
 mod poll;
+mod segments;
 mod shared;
+mod slotted;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -172,7 +174,7 @@ impl Collective for Tcp {
 
     fn all_reduce(&mut self, mut buffer: Buffer<'_>) -> Result<()> {
         let shape = (buffer.dtype(), 0, buffer.len());
-        check_summable(shape.0)?;
+        check_summable("all_reduce", shape.0)?;
         let bytes = buffer.host_bytes("all_reduce")?;
         self.call(Operation::AllReduce, shape, |mesh, header| all_reduce::run(mesh, &header, bytes))
     }
@@ -199,7 +201,7 @@ impl Collective for Tcp {
 
     fn all_gather_bytes(&mut self, bytes: &[u8]) -> Result<Vec<Vec<u8>>> {
         let shape = (DType::Bytes, 0, bytes.len());
-        self.call(Operation::AllGather, shape, |mesh, header| gather::run(mesh, &header, bytes))
+        self.call(Operation::AllGatherBytes, shape, |mesh, header| gather::run(mesh, &header, bytes))
     }
 
     fn barrier(&mut self) -> Result<()> {

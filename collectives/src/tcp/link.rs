@@ -35,6 +35,8 @@ pub(super) struct Link {
     pub(super) due: usize,
     /// A message is half sent, so nothing else may be sent.
     pub(super) mid_message: bool,
+    /// The steps that we gave to the peer through the slots of shared memory in earlier calls.
+    pub(super) steps: u64,
     /// Shared memory for large payloads, if the ranks of the group are on one host.
     pub(super) lane: Option<Lane>,
     /// The peer has closed the connection after it had finished the current call.
@@ -55,6 +57,7 @@ impl Link {
             announced: None,
             due: 0,
             mid_message: false,
+            steps: 0,
             lane: None,
             left: false,
         }

@@ -89,6 +89,8 @@ pub(super) struct Mesh {
     pieces: Vec<u64>,
     /// Our shared memory, if the ranks of the group are on one host.
     segment: Option<Arc<Segment>>,
+    /// The steps that were added up in the slots of that memory.
+    pub(super) summed: u64,
     aborter: Arc<Aborter>,
     polled: PollSet,
     broken: Option<Error>,
@@ -111,6 +113,7 @@ impl Mesh {
             links,
             pieces: vec![0; room],
             segment: None,
+            summed: 0,
             aborter,
             polled: PollSet::default(),
             broken: None,
@@ -177,6 +180,18 @@ impl Mesh {
     pub(super) fn rewind(&mut self) {
         for link in &mut self.links {
             (link.sent, link.received) = (0, 0);
+        }
+    }
+
+    /// Our shared memory, if the ranks of the group are on one host.
+    pub(super) fn segment(&self) -> Option<Arc<Segment>> {
+        self.segment.clone()
+    }
+
+    /// Counts the steps of a finished call, by the rank that owned them.
+    pub(super) fn count_steps(&mut self, steps: impl Fn(u32) -> u64) {
+        for link in &mut self.links {
+            link.steps += steps(link.peer);
         }
     }
 
