@@ -195,6 +195,14 @@ impl Link {
         if !self.read_to_end()? {
             return Ok(());
         }
+        // A peer that has found the group broken leaves instead of sending its part.
+        if self.due > 0
+            && self.end - self.start == HEADER_BYTES
+            && let Ok(Some(last)) = self.header_after(0)
+            && let Some(parting @ (Parting::Lost(_) | Parting::Mismatch(_))) = last.parting()
+        {
+            return Err(parting.error(self.peer, ours));
+        }
         match self.header_after(self.due)?.map(|header| header.parting()) {
             Some(Some(parting @ (Parting::Lost(_) | Parting::Mismatch(_)))) => Err(parting.error(self.peer, ours)),
             // It left in peace, or had begun the next call: this one was finished for it.
