@@ -12,7 +12,7 @@ use crate::{DType, Error, Result};
 const BLOCK: usize = 1024;
 
 /// A number that can be summed, in a wider type where its own is too coarse.
-trait Element: Plain {
+pub(crate) trait Element: Plain {
     type Wide: Copy + Default;
     fn widen(self) -> Self::Wide;
     fn add(left: Self::Wide, right: Self::Wide) -> Self::Wide;

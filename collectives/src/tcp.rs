@@ -27,14 +27,18 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use half::bf16;
 pub use handshake::Secret;
 use mesh::{Aborter, Mesh};
+use segments::Phases;
 use shared::Segment;
 
 use crate::abort::Abort;
+use crate::buffer::bytes_of;
 use crate::header::{Header, Operation};
 use crate::sum::check_summable;
-use crate::{AbortHandle, Buffer, Collective, DEFAULT_TIMEOUT, DType, Error, Group, Result};
+use crate::wire;
+use crate::{AbortHandle, Buffer, Collective, DEFAULT_TIMEOUT, DType, Error, Group, Result, Wire};
 
 /// Waits for the peers of one group; made before the addresses are told to anybody.
 #[derive(Debug)]
@@ -100,7 +104,7 @@ pub fn connect(rendezvous: &Rendezvous, listener: Listener, timeout: Duration) -
     let links = forming::form(rendezvous, &listener, timeout)?;
     let network_only = listener.network_only;
     drop(listener);
-    let mut group = Tcp { group, mesh: Mesh::new(group, links, aborter)?, sequence: 0, timeout };
+    let mut group = Tcp { group, mesh: Mesh::new(group, links, aborter)?, sequence: 0, timeout, rounded: Vec::new() };
     let shared = group.share(network_only)?;
     group.timeout = DEFAULT_TIMEOUT;
     let Group { generation, rank, world_size } = group.group;
@@ -115,6 +119,8 @@ pub struct Tcp {
     mesh: Mesh,
     sequence: u64,
     timeout: Duration,
+    /// The numbers of a compressed sum as they travel; kept so that later calls need not allocate.
+    rounded: Vec<bf16>,
 }
 
 impl Tcp {
@@ -177,6 +183,32 @@ impl Collective for Tcp {
         check_summable("all_reduce", shape.0)?;
         let bytes = buffer.host_bytes("all_reduce")?;
         self.call(Operation::AllReduce, shape, |mesh, header| all_reduce::run(mesh, &header, bytes))
+    }
+
+    fn all_reduce_compressed(&mut self, values: &mut [f32], wire: Wire) -> Result<()> {
+        let shape = (wire.dtype(), 0, values.len());
+        let mut rounded = std::mem::take(&mut self.rounded);
+        wire::round_to(values, &mut rounded);
+        let bytes = bytes_of(&mut rounded);
+        self.call(Operation::AllReduceCompressed, shape, |mesh, header| all_reduce::run(mesh, &header, bytes))?;
+        wire::widen_to(&rounded, values);
+        self.rounded = rounded;
+        Ok(())
+    }
+
+    fn reduce_scatter(&mut self, mut buffer: Buffer<'_>) -> Result<()> {
+        let shape = (buffer.dtype(), 0, buffer.len());
+        check_summable("reduce_scatter", shape.0)?;
+        let bytes = buffer.host_bytes("reduce_scatter")?;
+        let body = |mesh: &mut Mesh, header| segments::run(mesh, &header, bytes, Phases::REDUCE_SCATTER);
+        self.call(Operation::ReduceScatter, shape, body)
+    }
+
+    fn all_gather(&mut self, mut buffer: Buffer<'_>) -> Result<()> {
+        let shape = (buffer.dtype(), 0, buffer.len());
+        let bytes = buffer.host_bytes("all_gather")?;
+        let body = |mesh: &mut Mesh, header| segments::run(mesh, &header, bytes, Phases::ALL_GATHER);
+        self.call(Operation::AllGather, shape, body)
     }
 
     fn broadcast(&mut self, root: u32, mut buffer: Buffer<'_>) -> Result<()> {

@@ -12,7 +12,7 @@ use super::link::Link;
 use super::mesh::{Mesh, Pass};
 use super::poll::LANE;
 use super::segments::Phases;
-use super::shared::{SLOTS, Segment, largest_slot};
+use super::shared::{Lane, SLOTS, Segment, largest_slot};
 use crate::Result;
 use crate::header::Header;
 use crate::sum::{Sums, sum_at};
@@ -144,7 +144,7 @@ impl Owner {
         let step = self.before + self.summed;
         let mut there = true;
         for link in &mut *links {
-            let given = link.lane.as_ref().map_or(0, |lane| lane.given_by_peer());
+            let given = link.lane.as_ref().map_or(0, Lane::given_by_peer);
             if since(given, self.before, u64::MAX >> 1) <= self.summed {
                 link.stuck_on |= LANE;
                 there = false;
