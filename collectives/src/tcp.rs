@@ -22,6 +22,7 @@ mod poll;
 mod segments;
 mod shared;
 mod slotted;
+mod uplink;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -46,6 +47,8 @@ pub struct Listener {
     socket: TcpListener,
     address: SocketAddr,
     network_only: bool,
+    /// The rate of an emulated uplink.
+    bytes_per_second: Option<u64>,
     aborter: Arc<Aborter>,
 }
 
@@ -56,7 +59,7 @@ impl Listener {
         let socket = TcpListener::bind(address).map_err(io)?;
         socket.set_nonblocking(true).map_err(io)?;
         let address = socket.local_addr().map_err(io)?;
-        Ok(Self { socket, address, network_only: false, aborter: Arc::default() })
+        Ok(Self { socket, address, network_only: false, bytes_per_second: None, aborter: Arc::default() })
     }
 
     /// The address that peers connect to (with the port that the system chose).
@@ -69,6 +72,16 @@ impl Listener {
     pub fn network_only(mut self) -> Self {
         self.network_only = true;
         self
+    }
+
+    /// Emulates a slow network, for experiments: keeps the group off shared memory and lets what this rank sends to all its
+    /// peers together leave it at this rate, as over the one uplink of a host (12.5 million are 100 Mbit/s).
+    ///
+    /// An idle line saves nothing up. What the ranks receive is limited by what their peers send.
+    #[must_use]
+    pub fn limited(mut self, bytes_per_second: u64) -> Self {
+        self.bytes_per_second = Some(bytes_per_second);
+        self.network_only()
     }
 
     /// A handle that aborts the forming of the group and, later, its calls.
@@ -102,10 +115,13 @@ pub fn connect(rendezvous: &Rendezvous, listener: Listener, timeout: Duration) -
     }
     let aborter = Arc::clone(&listener.aborter);
     let links = forming::form(rendezvous, &listener, timeout)?;
-    let network_only = listener.network_only;
+    let (network_only, bytes_per_second) = (listener.network_only, listener.bytes_per_second);
     drop(listener);
     let mut group = Tcp { group, mesh: Mesh::new(group, links, aborter)?, sequence: 0, timeout, rounded: Vec::new() };
     let shared = group.share(network_only)?;
+    if let Some(rate) = bytes_per_second {
+        group.mesh.slow_down(rate);
+    }
     group.timeout = DEFAULT_TIMEOUT;
     let Group { generation, rank, world_size } = group.group;
     tracing::debug!(generation, rank, world_size, shared, "group formed");

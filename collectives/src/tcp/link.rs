@@ -4,9 +4,11 @@ use std::io::{self, IoSlice, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::time::Instant;
 
-use super::poll::{Events, LANE, READABLE, WRITABLE};
+use super::poll::{Events, LANE, LIMITED, READABLE, WRITABLE};
 use super::shared::Lane;
+use super::uplink::Uplink;
 use crate::header::{HEADER_BYTES, Header, Parting};
 use crate::{Error, Result};
 
@@ -39,6 +41,8 @@ pub(super) struct Link {
     pub(super) steps: u64,
     /// Shared memory for large payloads, if the ranks of the group are on one host.
     pub(super) lane: Option<Lane>,
+    /// What this rank sends to all its peers goes over this line, if it is to be slow.
+    pub(super) uplink: Option<Arc<Uplink>>,
     /// The peer has closed the connection after it had finished the current call.
     pub(super) left: bool,
 }
@@ -59,6 +63,7 @@ impl Link {
             mid_message: false,
             steps: 0,
             lane: None,
+            uplink: None,
             left: false,
         }
     }
@@ -80,8 +85,21 @@ impl Link {
         if bytes.is_empty() {
             return Ok(0);
         }
-        let written = (&*self.stream).write(&bytes[..bytes.len().min(SEND_AT_ONCE)]);
+        let mut count = bytes.len().min(SEND_AT_ONCE);
+        if let Some(uplink) = &self.uplink {
+            count = uplink.pass(count, Instant::now());
+            if count == 0 {
+                self.stuck_on |= LIMITED;
+                return Ok(0);
+            }
+        }
+        let written = (&*self.stream).write(&bytes[..count]);
         self.account_sent(written)
+    }
+
+    /// Sends last words as far as the kernel takes them; a peer that cannot be told finds the connection closed.
+    pub(super) fn send_last(&self, bytes: &[u8]) {
+        let _ = (&*self.stream).write(bytes);
     }
 
     /// Sends what the kernel takes of two pieces from `offset` of their concatenation.
@@ -89,6 +107,9 @@ impl Link {
         let rest = first.get(offset..).unwrap_or_default();
         if rest.is_empty() {
             return self.send(second.get(offset - first.len()..).unwrap_or_default());
+        }
+        if self.uplink.is_some() {
+            return self.send(rest);
         }
         let written = (&*self.stream).write_vectored(&[IoSlice::new(rest), IoSlice::new(second)]);
         self.account_sent(written)
