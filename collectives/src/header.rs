@@ -14,10 +14,13 @@ pub(crate) enum Operation {
     AllReduce,
     Broadcast,
     BroadcastBytes,
-    AllGather,
+    AllGatherBytes,
     Barrier,
     /// Not a call: the sender closes; see [`Header::goodbye`].
     Goodbye,
+    AllReduceCompressed,
+    ReduceScatter,
+    AllGather,
 }
 
 impl Operation {
@@ -26,7 +29,10 @@ impl Operation {
             Self::AllReduce => "all_reduce",
             Self::Broadcast => "broadcast",
             Self::BroadcastBytes => "broadcast_bytes",
-            Self::AllGather => "all_gather_bytes",
+            Self::AllReduceCompressed => "all_reduce_compressed",
+            Self::ReduceScatter => "reduce_scatter",
+            Self::AllGather => "all_gather",
+            Self::AllGatherBytes => "all_gather_bytes",
             Self::Barrier => "barrier",
             Self::Goodbye => "goodbye",
         }
@@ -93,7 +99,7 @@ impl Header {
 
     /// Whether two ranks make the same call.
     pub(crate) fn agrees_with(&self, other: &Self) -> bool {
-        let ragged = matches!(self.operation, Operation::AllGather | Operation::BroadcastBytes);
+        let ragged = matches!(self.operation, Operation::AllGatherBytes | Operation::BroadcastBytes);
         self.operation == other.operation
             && self.sequence == other.sequence
             && self.dtype == other.dtype
@@ -120,9 +126,12 @@ impl Header {
             0 => Operation::AllReduce,
             1 => Operation::Broadcast,
             2 => Operation::BroadcastBytes,
-            3 => Operation::AllGather,
+            3 => Operation::AllGatherBytes,
             4 => Operation::Barrier,
             5 => Operation::Goodbye,
+            6 => Operation::AllReduceCompressed,
+            7 => Operation::ReduceScatter,
+            8 => Operation::AllGather,
             _ => return None,
         };
         let dtype = match bytes[5] {
@@ -141,7 +150,9 @@ impl fmt::Display for Header {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (name, number) = (self.operation.name(), self.sequence);
         match self.operation {
-            Operation::AllReduce => write!(f, "{name} of {} {}", self.len, self.dtype.name())?,
+            Operation::AllReduce | Operation::AllReduceCompressed | Operation::ReduceScatter | Operation::AllGather => {
+                write!(f, "{name} of {} {}", self.len, self.dtype.name())?;
+            }
             Operation::Broadcast => write!(f, "{name} of {} {} from rank {}", self.len, self.dtype.name(), self.root)?,
             Operation::BroadcastBytes => write!(f, "{name} from rank {}", self.root)?,
             _ => write!(f, "{name}")?,
@@ -160,7 +171,7 @@ mod tests {
 
     #[test]
     fn a_header_survives_the_wire() {
-        for operation in [Operation::AllReduce, Operation::Barrier, Operation::Goodbye] {
+        for operation in [Operation::AllReduce, Operation::Barrier, Operation::Goodbye, Operation::AllGather] {
             let header = Header { operation, dtype: DType::U64, root: 5, sequence: u64::MAX - 1, len: 1 << 40 };
             assert_eq!(Header::decode(&header.encode()), Some(header));
         }
@@ -178,13 +189,13 @@ mod tests {
         ] {
             assert!(!SUM.agrees_with(&other), "{other}");
         }
-        let gather = Header { operation: Operation::AllGather, ..SUM };
+        let gather = Header { operation: Operation::AllGatherBytes, ..SUM };
         assert!(gather.agrees_with(&Header { len: 0, ..gather }), "gathered lengths may differ");
     }
 
     proptest! {
         #[test]
-        fn any_bytes_decode_to_what_encodes_to_them_or_to_nothing(mut bytes in any::<[u8; HEADER_BYTES]>(), op in 0u8..8) {
+        fn any_bytes_decode_to_what_encodes_to_them_or_to_nothing(mut bytes in any::<[u8; HEADER_BYTES]>(), op in 0u8..10) {
             bytes[..4].copy_from_slice(&MAGIC.to_le_bytes());
             bytes[4] = op;
             if let Some(header) = Header::decode(&bytes) {

@@ -43,10 +43,14 @@ mod error;
 mod header;
 pub mod local;
 pub mod nccl;
+mod segment;
 mod sum;
 pub mod tcp;
+mod wire;
 
 pub use abort::AbortHandle;
 pub use buffer::{Buffer, DType, DeviceBuffer};
 pub use collective::{Collective, DEFAULT_TIMEOUT, DeviceCollective, Group};
 pub use error::{Error, Refusal, Result};
+pub use segment::segment;
+pub use wire::Wire;

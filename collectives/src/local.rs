@@ -1,5 +1,6 @@
 //! Ranks as threads of one process: the in-memory twin of [`tcp`](crate::tcp), for tests and single-process worlds.
 
+use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -7,7 +8,8 @@ use crate::abort::Abort;
 use crate::buffer::bytes_of;
 use crate::header::{Header, Operation};
 use crate::sum::{check_summable, sum_in_rank_order};
-use crate::{AbortHandle, Buffer, Collective, DEFAULT_TIMEOUT, DType, Error, Group, Result};
+use crate::wire;
+use crate::{AbortHandle, Buffer, Collective, DEFAULT_TIMEOUT, DType, Error, Group, Result, Wire, segment};
 
 /// Forms a group of `world_size` ranks; each goes to a thread of its own.
 ///
@@ -91,6 +93,11 @@ impl Abort for Seat {
     }
 }
 
+/// The bytes that elements of a type consist of.
+fn in_bytes(elements: Range<usize>, dtype: DType) -> Range<usize> {
+    elements.start * dtype.size()..elements.end * dtype.size()
+}
+
 impl Local {
     /// Offers this rank's part of a call and returns everybody's, by rank.
     fn exchange(
@@ -113,6 +120,19 @@ impl Local {
             self.seat.shared.lose(self.group.rank);
             self.broken.insert(error).clone()
         })
+    }
+
+    /// Sums some of the elements that the ranks offered into our own.
+    fn sum(&self, dtype: DType, own: &mut [u8], elements: Range<usize>, offers: &[Offer]) {
+        let place = in_bytes(elements, dtype);
+        // The parts lie in words so that they are aligned for every type.
+        let stride = place.len().next_multiple_of(8);
+        let mut words = vec![0u64; stride / 8 * offers.len()];
+        let parts = bytes_of(&mut words);
+        for (part, (_, bytes)) in parts.chunks_exact_mut(stride.max(1)).zip(offers) {
+            part[..place.len()].copy_from_slice(&bytes[place.clone()]);
+        }
+        sum_in_rank_order(dtype, &mut own[place], self.group.rank as usize, offers.len(), parts, stride);
     }
 
     fn take_round(&self, ours: Header, bytes: &[u8]) -> Result<Arc<Vec<Offer>>> {
@@ -183,17 +203,41 @@ impl Collective for Local {
 
     fn all_reduce(&mut self, mut buffer: Buffer<'_>) -> Result<()> {
         let (dtype, len) = (buffer.dtype(), buffer.len());
-        check_summable(dtype)?;
+        check_summable("all_reduce", dtype)?;
         let own = buffer.host_bytes("all_reduce")?;
         let offers = self.exchange(Operation::AllReduce, dtype, 0, len, own)?;
-        // The parts lie in words so that they are aligned for every type.
-        let stride = own.len().next_multiple_of(8);
-        let mut words = vec![0u64; stride / 8 * offers.len()];
-        let parts = bytes_of(&mut words);
-        for (part, (_, bytes)) in parts.chunks_exact_mut(stride.max(1)).zip(offers.iter()) {
-            part[..bytes.len()].copy_from_slice(bytes);
+        self.sum(dtype, own, 0..len, &offers);
+        Ok(())
+    }
+
+    fn all_reduce_compressed(&mut self, values: &mut [f32], wire: Wire) -> Result<()> {
+        let (dtype, len) = (wire.dtype(), values.len());
+        let mut rounded = Vec::new();
+        wire::round_to(values, &mut rounded);
+        let own = bytes_of(&mut rounded);
+        let offers = self.exchange(Operation::AllReduceCompressed, dtype, 0, len, own)?;
+        self.sum(dtype, own, 0..len, &offers);
+        wire::widen_to(&rounded, values);
+        Ok(())
+    }
+
+    fn reduce_scatter(&mut self, mut buffer: Buffer<'_>) -> Result<()> {
+        let (dtype, len) = (buffer.dtype(), buffer.len());
+        check_summable("reduce_scatter", dtype)?;
+        let own = buffer.host_bytes("reduce_scatter")?;
+        let offers = self.exchange(Operation::ReduceScatter, dtype, 0, len, own)?;
+        self.sum(dtype, own, segment(len, self.group.world_size, self.group.rank), &offers);
+        Ok(())
+    }
+
+    fn all_gather(&mut self, mut buffer: Buffer<'_>) -> Result<()> {
+        let (dtype, len) = (buffer.dtype(), buffer.len());
+        let own = buffer.host_bytes("all_gather")?;
+        let offers = self.exchange(Operation::AllGather, dtype, 0, len, own)?;
+        for (rank, (_, bytes)) in (0..).zip(offers.iter()) {
+            let place = in_bytes(segment(len, self.group.world_size, rank), dtype);
+            own[place.clone()].copy_from_slice(&bytes[place]);
         }
-        sum_in_rank_order(dtype, own, self.group.rank as usize, offers.len(), parts, stride);
         Ok(())
     }
 
@@ -214,7 +258,7 @@ impl Collective for Local {
     }
 
     fn all_gather_bytes(&mut self, bytes: &[u8]) -> Result<Vec<Vec<u8>>> {
-        let offers = self.exchange(Operation::AllGather, DType::Bytes, 0, bytes.len(), bytes)?;
+        let offers = self.exchange(Operation::AllGatherBytes, DType::Bytes, 0, bytes.len(), bytes)?;
         Ok(offers.iter().map(|(_, bytes)| bytes.clone()).collect())
     }
 

@@ -23,7 +23,9 @@ use cuda::{Device, Event, Stream};
 use library::Nccl as Library;
 
 use crate::abort::Abort;
-use crate::{AbortHandle, Buffer, Collective, DEFAULT_TIMEOUT, DeviceBuffer, DeviceCollective, Error, Group, Result};
+use crate::{
+    AbortHandle, Buffer, Collective, DEFAULT_TIMEOUT, DeviceBuffer, DeviceCollective, Error, Group, Result, Wire,
+};
 
 /// How long the host polls the GPU eagerly before it sleeps between polls.
 const EAGER: Duration = Duration::from_micros(200);
@@ -164,6 +166,15 @@ impl Nccl {
         self.shared.fail(error)
     }
 
+    /// NCCL's segments are all of one length.
+    fn check_divides(&self, operation: &'static str, buffer: &DeviceBuffer) -> Result<()> {
+        let (len, world) = (buffer.len, self.group.world_size);
+        if len.is_multiple_of(world as usize) {
+            return Ok(());
+        }
+        Err(Error::Unsupported { operation, what: format!("{len} elements of device memory on {world} ranks") })
+    }
+
     fn on_device(&mut self, verb: Verb, buffer: DeviceBuffer) -> Result<()> {
         self.enqueue(verb, buffer)?;
         self.synchronize(buffer.stream)
@@ -188,6 +199,32 @@ impl Collective for Nccl {
         match buffer {
             Buffer::Device(device) => self.on_device(Verb::Sum, device),
             host => self.shared.check().and_then(|()| self.control.all_reduce(host)),
+        }
+    }
+
+    /// On host memory; a GPU's is rounded by its owner, who gives `all_reduce` the bf16 buffer.
+    fn all_reduce_compressed(&mut self, values: &mut [f32], wire: Wire) -> Result<()> {
+        self.shared.check()?;
+        self.control.all_reduce_compressed(values, wire)
+    }
+
+    fn reduce_scatter(&mut self, buffer: Buffer<'_>) -> Result<()> {
+        match buffer {
+            Buffer::Device(device) => {
+                self.check_divides("reduce_scatter", &device)?;
+                self.on_device(Verb::ReduceScatter, device)
+            }
+            host => self.shared.check().and_then(|()| self.control.reduce_scatter(host)),
+        }
+    }
+
+    fn all_gather(&mut self, buffer: Buffer<'_>) -> Result<()> {
+        match buffer {
+            Buffer::Device(device) => {
+                self.check_divides("all_gather", &device)?;
+                self.on_device(Verb::AllGather, device)
+            }
+            host => self.shared.check().and_then(|()| self.control.all_gather(host)),
         }
     }
 
@@ -229,6 +266,16 @@ impl Collective for Nccl {
 impl DeviceCollective for Nccl {
     fn enqueue_all_reduce(&mut self, buffer: DeviceBuffer) -> Result<()> {
         self.enqueue(Verb::Sum, buffer)
+    }
+
+    fn enqueue_reduce_scatter(&mut self, buffer: DeviceBuffer) -> Result<()> {
+        self.check_divides("reduce_scatter", &buffer)?;
+        self.enqueue(Verb::ReduceScatter, buffer)
+    }
+
+    fn enqueue_all_gather(&mut self, buffer: DeviceBuffer) -> Result<()> {
+        self.check_divides("all_gather", &buffer)?;
+        self.enqueue(Verb::AllGather, buffer)
     }
 
     /// The host waits too: what the caller enqueues next (the optimiser) must not run on sums of a broken group.

@@ -1,4 +1,7 @@
 //! The sum in rank order, which makes all back ends agree to the bit.
+#![expect(unsafe_code, reason = "contributions may lie in memory that is shared between processes")]
+
+use std::ptr::NonNull;
 
 use half::bf16;
 
@@ -6,10 +9,10 @@ use crate::buffer::{Plain, numbers_of};
 use crate::{DType, Error, Result};
 
 /// Elements summed at a time: the accumulators stay in the first-level cache.
-const BLOCK: usize = 2048;
+const BLOCK: usize = 1024;
 
 /// A number that can be summed, in a wider type where its own is too coarse.
-trait Element: Plain {
+pub(crate) trait Element: Plain {
     type Wide: Copy + Default;
     fn widen(self) -> Self::Wide;
     fn add(left: Self::Wide, right: Self::Wide) -> Self::Wide;
@@ -57,9 +60,9 @@ impl Element for bf16 {
 }
 
 /// Fails for types that have no sum.
-pub(crate) fn check_summable(dtype: DType) -> Result<()> {
+pub(crate) fn check_summable(operation: &'static str, dtype: DType) -> Result<()> {
     if dtype == DType::Bytes {
-        return Err(Error::Unsupported { operation: "all_reduce", what: "bytes".to_owned() });
+        return Err(Error::Unsupported { operation, what: "bytes".to_owned() });
     }
     Ok(())
 }
@@ -74,39 +77,123 @@ pub(crate) fn sum_in_rank_order(
     parts: &mut [u8],
     stride: usize,
 ) {
-    match dtype {
-        DType::F32 => sum::<f32>(own, rank, world, parts, stride),
-        DType::Bf16 => sum::<bf16>(own, rank, world, parts, stride),
-        DType::F64 => sum::<f64>(own, rank, world, parts, stride),
-        DType::U64 => sum::<u64>(own, rank, world, parts, stride),
-        DType::Bytes => unreachable!("check_summable comes first"),
+    let (parts, room, len) = (NonNull::from(&mut *parts).cast::<u8>(), parts.len(), own.len());
+    let part = |rank: usize| {
+        assert!(rank * stride + len <= room);
+        // SAFETY: in bounds by the assertion.
+        unsafe { parts.add(rank * stride) }
+    };
+    // SAFETY: the parts lie in borrowed memory, by the assertion, and `own` apart from them.
+    unsafe { sum_at(dtype, own, (rank, world), part, Sums::Kept) }
+}
+
+/// Where sums go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sums {
+    /// To the owner only.
+    Kept,
+    /// To the owner and to the place of every contribution.
+    Returned,
+}
+
+/// Sums into `own`, which holds the contribution of `rank` of `world`; that of another rank r lies at `part(r)`.
+///
+/// # Safety
+/// At `part(r)` is memory as long as `own`, aligned for the type, that nobody else accesses meanwhile.
+pub(crate) unsafe fn sum_at(
+    dtype: DType,
+    own: &mut [u8],
+    (rank, world): (usize, usize),
+    part: impl Fn(usize) -> NonNull<u8>,
+    sums: Sums,
+) {
+    // SAFETY: passed on to the caller.
+    unsafe {
+        match dtype {
+            DType::F32 => sum::<f32>(own, rank, world, part, sums),
+            DType::Bf16 => sum::<bf16>(own, rank, world, part, sums),
+            DType::F64 => sum::<f64>(own, rank, world, part, sums),
+            DType::U64 => sum::<u64>(own, rank, world, part, sums),
+            DType::Bytes => unreachable!("check_summable comes first"),
+        }
     }
 }
 
-fn sum<T: Element>(own: &mut [u8], rank: usize, world: usize, parts: &mut [u8], stride: usize) {
-    let stride = stride / size_of::<T>();
+/// # Safety
+/// As `sum_at`.
+unsafe fn sum<T: Element>(own: &mut [u8], rank: usize, world: usize, part: impl Fn(usize) -> NonNull<u8>, sums: Sums) {
     let own = numbers_of::<T>(own);
-    let parts = numbers_of::<T>(parts);
+    let part = |rank: usize| part(rank).cast::<T>();
+    #[cfg(target_arch = "x86_64")]
+    if std::is_x86_feature_detected!("avx2") {
+        // SAFETY: the processor has what the function is compiled for; the rest is passed on to the caller.
+        return unsafe { sum_in_wide_registers(own, rank, world, part, sums) };
+    }
+    // SAFETY: passed on to the caller.
+    unsafe { sum_blocks(own, rank, world, part, sums) }
+}
+
+/// # Safety
+/// As `sum_at`.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+unsafe fn sum_in_wide_registers<T: Element>(
+    own: &mut [T],
+    rank: usize,
+    world: usize,
+    part: impl Fn(usize) -> NonNull<T>,
+    sums: Sums,
+) {
+    // SAFETY: passed on to the caller.
+    unsafe { sum_blocks(own, rank, world, part, sums) }
+}
+
+/// # Safety
+/// As `sum_at`.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "is compiled anew in each function that calls it, for other processors")]
+unsafe fn sum_blocks<T: Element>(
+    own: &mut [T],
+    rank: usize,
+    world: usize,
+    part: impl Fn(usize) -> NonNull<T>,
+    sums: Sums,
+) {
     if world == 2 {
-        let other = &parts[(1 - rank) * stride..][..own.len()];
+        // SAFETY: by the contract of `sum_at`.
+        let other = unsafe { std::slice::from_raw_parts_mut(part(1 - rank).as_ptr(), own.len()) };
         // Addition of two is commutative to the bit, so the order needs no care.
-        for (mine, &theirs) in own.iter_mut().zip(other) {
-            *mine = T::narrow(T::add(mine.widen(), theirs.widen()));
+        if sums == Sums::Returned {
+            for (mine, theirs) in own.iter_mut().zip(other) {
+                let total = T::narrow(T::add(mine.widen(), theirs.widen()));
+                (*mine, *theirs) = (total, total);
+            }
+        } else {
+            for (mine, theirs) in own.iter_mut().zip(other) {
+                *mine = T::narrow(T::add(mine.widen(), theirs.widen()));
+            }
         }
         return;
     }
     let mut wide = [T::Wide::default(); BLOCK];
     for (index, block) in own.chunks_mut(BLOCK).enumerate() {
         let wide = &mut wide[..block.len()];
+        let len = block.len();
+        // SAFETY: by the contract of `sum_at`; the block lies in the part as it does in `own`.
+        let part = |rank: usize| unsafe { std::slice::from_raw_parts_mut(part(rank).as_ptr().add(index * BLOCK), len) };
         for source in 0..world {
-            let values: &[T] =
-                if source == rank { block } else { &parts[source * stride + index * BLOCK..][..block.len()] };
+            let values: &[T] = if source == rank { block } else { part(source) };
             for (total, &value) in wide.iter_mut().zip(values) {
                 *total = if source == 0 { value.widen() } else { T::add(*total, value.widen()) };
             }
         }
         for (value, &total) in block.iter_mut().zip(wide.iter()) {
             *value = T::narrow(total);
+        }
+        if sums == Sums::Returned {
+            for other in (0..world).filter(|&other| other != rank) {
+                part(other).copy_from_slice(block);
+            }
         }
     }
 }

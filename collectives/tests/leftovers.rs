@@ -16,12 +16,13 @@ fn count(folder: &str) -> usize {
 }
 
 #[test]
-fn groups_that_end_in_any_way_leave_no_thread_and_no_descriptor() {
+fn groups_that_end_in_any_way_leave_no_thread_no_descriptor_and_no_memory() {
     let (threads, descriptors) = (count("/proc/self/task"), count("/proc/self/fd"));
     for round in 0..6 {
         let mut ranks = fabric::loopback(3);
         let handles: Vec<_> = ranks.iter().map(Collective::abort_handle).collect();
         assert!(count("/proc/self/fd") > descriptors);
+        assert!(fs::read_to_string("/proc/self/maps").unwrap().contains("unimse-"), "ranks of one host share memory");
         thread::scope(|scope| {
             for rank in &mut ranks {
                 scope.spawn(|| rank.all_reduce(vec![1.0f32; 100_000].as_mut_slice().into()).unwrap());
@@ -54,6 +55,8 @@ fn groups_that_end_in_any_way_leave_no_thread_and_no_descriptor() {
     let error = tcp::connect(&rendezvous, listener, Duration::from_millis(50)).unwrap_err();
     assert!(matches!(error, Error::Timeout { operation: "connect", rank: 0, .. }), "{error}");
     assert_eq!(count("/proc/self/fd"), descriptors);
+    let maps = fs::read_to_string("/proc/self/maps").unwrap();
+    assert!(!maps.contains("unimse-"), "shared memory is left:\n{maps}");
     // A scoped thread may be in its last instructions when its scope has ended.
     let until = Instant::now() + Duration::from_secs(1);
     while count("/proc/self/task") > threads {

@@ -7,6 +7,8 @@ use std::io::{BufRead, BufReader, Lines, Write};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use unimse_collectives::tcp::{self, Listener, Rendezvous, Secret};
 use unimse_collectives::{Collective, Error};
 
@@ -67,6 +69,40 @@ fn a_killed_rank_ends_all_others(world: usize, victim: usize, len: usize) {
     }
 }
 
+/// A rank that stands still, as one does whose machine swaps or whose process a debugger holds.
+fn a_stopped_rank_ends_all_others(world: usize, victim: usize, len: usize) {
+    let mut ranks: Vec<Process> = (0..world).map(|rank| Process::start(rank, len)).collect();
+    let addresses: Vec<String> = ranks.iter_mut().map(|rank| rank.said("address")).collect();
+    for rank in &mut ranks {
+        writeln!(rank.child.stdin.as_mut().unwrap(), "{}", addresses.join(" ")).unwrap();
+    }
+    for rank in &mut ranks {
+        rank.said("summing");
+    }
+    // The first whose limit is over names the one that it waits for; the others find it, or that one, gone.
+    let is_named = |error: &str| error.starts_with("lost") || error.contains("did not finish within");
+    let stopped = Pid::from_raw(ranks[victim].child.id() as i32);
+    kill(stopped, Signal::SIGSTOP).unwrap();
+    for (rank, process) in ranks.iter_mut().enumerate().filter(|(rank, _)| *rank != victim) {
+        let error = process.said("error");
+        assert!(is_named(&error), "rank {rank}: {error}");
+        assert!(process.child.wait().unwrap().success());
+    }
+    kill(stopped, Signal::SIGCONT).unwrap();
+    let error = ranks[victim].said("error");
+    assert!(is_named(&error), "the rank that had stood still: {error}");
+}
+
+#[test]
+fn a_rank_stopped_in_a_large_sum_is_a_timeout() {
+    a_stopped_rank_ends_all_others(3, 1, 10_000_000);
+}
+
+#[test]
+fn a_rank_stopped_between_small_sums_is_a_timeout() {
+    a_stopped_rank_ends_all_others(2, 0, 16);
+}
+
 #[test]
 fn a_rank_killed_between_small_sums_is_found_by_all() {
     a_killed_rank_ends_all_others(4, 2, 16);
@@ -89,6 +125,7 @@ fn be_a_rank() {
     let peers = line.split_whitespace().map(|address| address.parse().unwrap()).collect();
     let rendezvous = Rendezvous { secret: Secret::new(b"test"), generation: 1, rank, peers };
     let mut group = tcp::connect(&rendezvous, listener, Duration::from_secs(20)).unwrap();
+    group.set_timeout(Duration::from_secs(2));
     let mut values = vec![1.0f32; len];
     let mut first = true;
     let error = loop {

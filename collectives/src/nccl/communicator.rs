@@ -17,13 +17,20 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Verb {
     Sum,
-    Broadcast { root: u32 },
+    Broadcast {
+        root: u32,
+    },
+    /// Every rank's segment is as long as the others'.
+    ReduceScatter,
+    AllGather,
 }
 
 /// A communicator and whether it still may be used. The lock keeps all but one thread out of NCCL; nobody holds it for
 /// longer than a non-blocking call.
 pub(super) struct Shared {
     library: &'static Library,
+    /// The rank and the number of ranks.
+    place: (usize, usize),
     state: Mutex<State>,
     aborted: AtomicBool,
     control: AbortHandle,
@@ -45,7 +52,8 @@ impl Shared {
     pub(super) fn begin(library: &'static Library, group: Group, id: &UniqueId, control: AbortHandle) -> Result<Self> {
         let comm = library.init(group.world_size, group.rank, id)?;
         let state = State { comm: Some(Handle(comm)), broken: None };
-        Ok(Self { library, state: Mutex::new(state), aborted: AtomicBool::new(false), control })
+        let place = (group.rank as usize, group.world_size as usize);
+        Ok(Self { library, place, state: Mutex::new(state), aborted: AtomicBool::new(false), control })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -77,6 +85,8 @@ impl Shared {
         unsafe {
             match verb {
                 Verb::Sum => self.library.sum(ptr, len, dtype, comm, stream.raw()),
+                Verb::ReduceScatter => self.library.reduce_scatter(self.place, (ptr, len, dtype), comm, stream.raw()),
+                Verb::AllGather => self.library.all_gather(self.place, (ptr, len, dtype), comm, stream.raw()),
                 Verb::Broadcast { root } => self.library.broadcast(root, (ptr, len, dtype), comm, stream.raw()),
             }
         }

@@ -60,6 +60,8 @@ impl Config {
 
 type InitRank = unsafe extern "C" fn(*mut Comm, c_int, IdByValue, c_int, *mut Config) -> c_int;
 type AllReduce = unsafe extern "C" fn(*const c_void, *mut c_void, usize, c_int, c_int, Comm, *mut c_void) -> c_int;
+type ReduceScatter = AllReduce;
+type AllGather = unsafe extern "C" fn(*const c_void, *mut c_void, usize, c_int, Comm, *mut c_void) -> c_int;
 type Broadcast = unsafe extern "C" fn(*const c_void, *mut c_void, usize, c_int, c_int, Comm, *mut c_void) -> c_int;
 
 /// The loaded library.
@@ -71,6 +73,8 @@ pub(super) struct Nccl {
     destroy: unsafe extern "C" fn(Comm) -> c_int,
     abort: unsafe extern "C" fn(Comm) -> c_int,
     all_reduce: AllReduce,
+    reduce_scatter: ReduceScatter,
+    all_gather: AllGather,
     broadcast: Broadcast,
     get_error_string: unsafe extern "C" fn(c_int) -> *const c_char,
     get_last_error: unsafe extern "C" fn(Comm) -> *const c_char,
@@ -99,6 +103,8 @@ impl Nccl {
                 destroy: *library.get(b"ncclCommDestroy").map_err(missing)?,
                 abort: *library.get(b"ncclCommAbort").map_err(missing)?,
                 all_reduce: *library.get(b"ncclAllReduce").map_err(missing)?,
+                reduce_scatter: *library.get(b"ncclReduceScatter").map_err(missing)?,
+                all_gather: *library.get(b"ncclAllGather").map_err(missing)?,
                 broadcast: *library.get(b"ncclBroadcast").map_err(missing)?,
                 get_error_string: *library.get(b"ncclGetErrorString").map_err(missing)?,
                 get_last_error: *library.get(b"ncclGetLastError").map_err(missing)?,
@@ -170,6 +176,40 @@ impl Nccl {
         // SAFETY: passed on to the caller; in place is allowed.
         let code = unsafe { (self.all_reduce)(memory, memory, len, data_type(dtype), SUM, comm, stream) };
         self.check("reduce over NCCL", comm, code)
+    }
+
+    /// # Safety
+    /// As `sum`; further, `len` divides by the number of ranks.
+    pub(super) unsafe fn reduce_scatter(
+        &self,
+        (rank, world): (usize, usize),
+        (ptr, len, dtype): (u64, usize, DType),
+        comm: Comm,
+        stream: *mut c_void,
+    ) -> Result<()> {
+        let share = len / world;
+        let own = ptr + (rank * share * dtype.size()) as u64;
+        let (memory, own) = (ptr as *const c_void, own as *mut c_void);
+        // SAFETY: passed on to the caller; in place is allowed where the result is the rank's own segment.
+        let code = unsafe { (self.reduce_scatter)(memory, own, share, data_type(dtype), SUM, comm, stream) };
+        self.check("reduce and scatter over NCCL", comm, code)
+    }
+
+    /// # Safety
+    /// As `reduce_scatter`.
+    pub(super) unsafe fn all_gather(
+        &self,
+        (rank, world): (usize, usize),
+        (ptr, len, dtype): (u64, usize, DType),
+        comm: Comm,
+        stream: *mut c_void,
+    ) -> Result<()> {
+        let share = len / world;
+        let own = ptr + (rank * share * dtype.size()) as u64;
+        let (memory, own) = (ptr as *mut c_void, own as *const c_void);
+        // SAFETY: passed on to the caller; in place is allowed where what is sent is the rank's own segment.
+        let code = unsafe { (self.all_gather)(own, memory, share, data_type(dtype), comm, stream) };
+        self.check("gather over NCCL", comm, code)
     }
 
     /// # Safety

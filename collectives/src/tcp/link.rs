@@ -4,9 +4,11 @@ use std::io::{self, IoSlice, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::time::Instant;
 
-use super::poll::{Events, LANE, READABLE, WRITABLE};
+use super::poll::{Events, LANE, LIMITED, READABLE, WRITABLE};
 use super::shared::Lane;
+use super::uplink::Uplink;
 use crate::header::{HEADER_BYTES, Header, Parting};
 use crate::{Error, Result};
 
@@ -35,8 +37,12 @@ pub(super) struct Link {
     pub(super) due: usize,
     /// A message is half sent, so nothing else may be sent.
     pub(super) mid_message: bool,
+    /// The steps that we gave to the peer through the slots of shared memory in earlier calls.
+    pub(super) steps: u64,
     /// Shared memory for large payloads, if the ranks of the group are on one host.
     pub(super) lane: Option<Lane>,
+    /// What this rank sends to all its peers goes over this line, if it is to be slow.
+    pub(super) uplink: Option<Arc<Uplink>>,
     /// The peer has closed the connection after it had finished the current call.
     pub(super) left: bool,
 }
@@ -55,7 +61,9 @@ impl Link {
             announced: None,
             due: 0,
             mid_message: false,
+            steps: 0,
             lane: None,
+            uplink: None,
             left: false,
         }
     }
@@ -77,8 +85,21 @@ impl Link {
         if bytes.is_empty() {
             return Ok(0);
         }
-        let written = (&*self.stream).write(&bytes[..bytes.len().min(SEND_AT_ONCE)]);
+        let mut count = bytes.len().min(SEND_AT_ONCE);
+        if let Some(uplink) = &self.uplink {
+            count = uplink.pass(count, Instant::now());
+            if count == 0 {
+                self.stuck_on |= LIMITED;
+                return Ok(0);
+            }
+        }
+        let written = (&*self.stream).write(&bytes[..count]);
         self.account_sent(written)
+    }
+
+    /// Sends last words as far as the kernel takes them; a peer that cannot be told finds the connection closed.
+    pub(super) fn send_last(&self, bytes: &[u8]) {
+        let _ = (&*self.stream).write(bytes);
     }
 
     /// Sends what the kernel takes of two pieces from `offset` of their concatenation.
@@ -86,6 +107,9 @@ impl Link {
         let rest = first.get(offset..).unwrap_or_default();
         if rest.is_empty() {
             return self.send(second.get(offset - first.len()..).unwrap_or_default());
+        }
+        if self.uplink.is_some() {
+            return self.send(rest);
         }
         let written = (&*self.stream).write_vectored(&[IoSlice::new(rest), IoSlice::new(second)]);
         self.account_sent(written)
@@ -191,6 +215,14 @@ impl Link {
     pub(super) fn judge_leaving(&mut self, ours: &Header) -> Result<()> {
         if !self.read_to_end()? {
             return Ok(());
+        }
+        // A peer that has found the group broken leaves instead of sending its part.
+        if self.due > 0
+            && self.end - self.start == HEADER_BYTES
+            && let Ok(Some(last)) = self.header_after(0)
+            && let Some(parting @ (Parting::Lost(_) | Parting::Mismatch(_))) = last.parting()
+        {
+            return Err(parting.error(self.peer, ours));
         }
         match self.header_after(self.due)?.map(|header| header.parting()) {
             Some(Some(parting @ (Parting::Lost(_) | Parting::Mismatch(_)))) => Err(parting.error(self.peer, ours)),

@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use super::link::Link;
-use super::poll::{CLOSED, LANE, PollSet};
+use super::poll::{CLOSED, LANE, LIMITED, NOT_OF_SOCKETS, PollSet};
 use super::shared::{Lane, Segment};
+use super::uplink::Uplink;
 use crate::abort::Abort;
 use crate::buffer::bytes_of;
 use crate::header::{HEADER_BYTES, Header, Parting};
@@ -89,6 +90,8 @@ pub(super) struct Mesh {
     pieces: Vec<u64>,
     /// Our shared memory, if the ranks of the group are on one host.
     segment: Option<Arc<Segment>>,
+    /// The steps that were added up in the slots of that memory.
+    pub(super) summed: u64,
     aborter: Arc<Aborter>,
     polled: PollSet,
     broken: Option<Error>,
@@ -111,6 +114,7 @@ impl Mesh {
             links,
             pieces: vec![0; room],
             segment: None,
+            summed: 0,
             aborter,
             polled: PollSet::default(),
             broken: None,
@@ -129,6 +133,14 @@ impl Mesh {
             link.lane = Some(Lane::new(Arc::clone(&own), theirs, rank, link.peer as usize));
         }
         self.segment = Some(own);
+    }
+
+    /// From now on all that this rank sends leaves it at this rate.
+    pub(super) fn slow_down(&mut self, bytes_per_second: u64) {
+        let uplink = Arc::new(Uplink::new(bytes_per_second));
+        for link in &mut self.links {
+            link.uplink = Some(Arc::clone(&uplink));
+        }
     }
 
     pub(super) fn rank(&self) -> usize {
@@ -177,6 +189,18 @@ impl Mesh {
     pub(super) fn rewind(&mut self) {
         for link in &mut self.links {
             (link.sent, link.received) = (0, 0);
+        }
+    }
+
+    /// Our shared memory, if the ranks of the group are on one host.
+    pub(super) fn segment(&self) -> Option<Arc<Segment>> {
+        self.segment.clone()
+    }
+
+    /// Counts the steps of a finished call, by the rank that owned them.
+    pub(super) fn count_steps(&mut self, steps: impl Fn(u32) -> u64) {
+        for link in &mut self.links {
+            link.steps += steps(link.peer);
         }
     }
 
@@ -286,16 +310,19 @@ impl Mesh {
             }
             at_most = Duration::ZERO;
         }
+        for link in self.links.iter().filter(|link| link.stuck_on & LIMITED != 0) {
+            at_most = at_most.min(link.uplink.as_ref().map_or(left, |uplink| uplink.wait(Instant::now())));
+        }
         self.polled.clear();
         for link in &self.links {
-            let sockets = link.stuck_on & !LANE;
+            let sockets = link.stuck_on & !NOT_OF_SOCKETS;
             let events = if sockets == 0 && !link.left { CLOSED } else { sockets };
             // A negative descriptor is skipped by the kernel and keeps the places in step with the links.
             self.polled.add(if events == 0 { -1 } else { link.fd() }, events);
         }
         self.polled.wait(at_most).map_err(|source| Error::io("wait for peers", source))?;
         for (place, link) in self.links.iter_mut().enumerate() {
-            if link.stuck_on & !LANE == 0 && !link.left && self.polled.happened(place, CLOSED) {
+            if link.stuck_on & !NOT_OF_SOCKETS == 0 && !link.left && self.polled.happened(place, CLOSED) {
                 link.judge_leaving(&self.ours)?;
             }
         }
@@ -314,9 +341,8 @@ impl Mesh {
             _ => Parting::Lost(self.group.rank),
         };
         let goodbye = Header::goodbye(parting).encode();
-        for link in self.links.iter_mut().filter(|link| !link.mid_message && parting != Parting::Lost(link.peer)) {
-            // Best effort: a peer that cannot be told finds the connection closed.
-            let _ = link.send(&goodbye);
+        for link in self.links.iter().filter(|link| !link.mid_message && parting != Parting::Lost(link.peer)) {
+            link.send_last(&goodbye);
         }
         self.links.clear();
         tracing::debug!(rank = self.group.rank, generation = self.group.generation, %error, "group broken");
@@ -328,9 +354,9 @@ impl Drop for Mesh {
     /// Tells the peers that nothing has gone wrong.
     fn drop(&mut self) {
         if !self.aborter.is_aborted() {
-            for link in &mut self.links {
+            for link in &self.links {
                 // A peer that has left already needs no farewell.
-                let _ = link.send(&Header::goodbye(Parting::InPeace).encode());
+                link.send_last(&Header::goodbye(Parting::InPeace).encode());
             }
         }
     }

@@ -1,10 +1,16 @@
 //! Memory that the ranks of one host share, through which large payloads travel instead of the sockets.
 //!
-//! Each rank owns a [`Segment`]: a bell and one ring of bytes for every other rank to write into. The sockets still carry all
-//! headers and small payloads, and their closing still tells of a peer's death. A segment is an anonymous file that the
-//! peers open through `/proc`, so that nothing is left behind whatever happens; where that is not possible (other hosts,
-//! other users) the group stays on its sockets.
+//! Each rank owns a [`Segment`]: a bell, and for every other rank a ring of bytes to write into and slots to exchange the
+//! parts of sums in. The sockets still carry all headers and small payloads, and their closing still tells of a peer's
+//! death. A segment is an anonymous file that the peers open through `/proc`, so that nothing is left behind whatever
+//! happens; where that is not possible (other hosts, other users) the group stays on its sockets.
+//!
+//! No rank ever touches another's buffers: a call that ends early, in whatever way, leaves nobody writing to memory that
+//! its caller has freed.
 #![expect(unsafe_code, reason = "memory that is shared between processes has no safe interface")]
+
+mod ring;
+mod slots;
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -19,19 +25,27 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::handshake::{Nonce, nonce};
 
-/// The capacity of a ring: large enough that ranks which share a core work long between switches, small enough for the
-/// second-level cache.
-const RING: usize = 512 << 10;
+use ring::RING;
+pub(super) use slots::{SLOTS, largest_slot};
+
 /// Keeps what different processes write apart.
 const PAGE: usize = 4096;
+/// Places in a segment's first page, each in a cache line of its own; the bell is at the beginning.
 const SLEEPING: usize = 64;
+const SUMMED: usize = 128;
+/// Places in the page of counters of each rank; what it wrote to its ring is at the beginning.
 const READ: usize = 64;
+const GIVEN: usize = 128;
 
-/// A rank's shared memory: a page with its bell, then a page of counters and a ring for each rank.
+/// A rank's shared memory: a page with its bell, then a page of counters, a ring and slots for each rank.
 #[derive(Debug)]
 pub(super) struct Segment {
     base: NonNull<u8>,
     len: usize,
+    /// From one rank's counters to the next one's.
+    stride: usize,
+    /// The size of a slot.
+    slot: usize,
 }
 // SAFETY: the memory belongs to the process and is accessed through atomics, and the rings' bytes as the counters allow.
 unsafe impl Send for Segment {}
@@ -89,8 +103,12 @@ impl Segment {
         Self::map(&file, world)
     }
 
+    fn stride(world: usize) -> usize {
+        PAGE + RING + (SLOTS * largest_slot(world)).next_multiple_of(PAGE)
+    }
+
     fn size(world: usize) -> usize {
-        PAGE + world * (PAGE + RING)
+        PAGE + world * Self::stride(world)
     }
 
     fn map(file: &File, world: usize) -> io::Result<Self> {
@@ -102,7 +120,7 @@ impl Segment {
             return Err(io::Error::last_os_error());
         }
         let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Self { base, len })
+        Ok(Self { base, len, stride: Self::stride(world), slot: largest_slot(world) })
     }
 
     fn word(&self, offset: usize) -> &AtomicU32 {
@@ -117,9 +135,9 @@ impl Segment {
         unsafe { self.base.add(offset).cast().as_ref() }
     }
 
-    fn ring(&self, writer: usize) -> Ring<'_> {
-        let at = PAGE + writer * (PAGE + RING);
-        Ring { written: self.counter(at), read: self.counter(at + READ), segment: self, data: at + PAGE }
+    /// Where the counters of a rank begin.
+    fn place_of(&self, rank: usize) -> usize {
+        PAGE + rank * self.stride
     }
 
     fn bell(&self) -> &AtomicU32 {
@@ -151,7 +169,9 @@ impl Segment {
     /// Wakes the owner if it sleeps or is about to.
     fn ring_bell(&self) {
         fence(Ordering::SeqCst);
-        if self.word(SLEEPING).swap(0, Ordering::SeqCst) == 1 {
+        let sleeping = self.word(SLEEPING);
+        // Looks first: while the owner is awake its cache keeps the line.
+        if sleeping.load(Ordering::SeqCst) == 1 && sleeping.swap(0, Ordering::SeqCst) == 1 {
             self.bell().fetch_add(1, Ordering::SeqCst);
             // SAFETY: the word lives as long as the mapping.
             unsafe { libc::syscall(libc::SYS_futex, self.bell().as_ptr(), libc::FUTEX_WAKE, 1) };
@@ -166,54 +186,7 @@ impl Drop for Segment {
     }
 }
 
-/// Bytes on their way from one rank to another: all that were written minus all that were read.
-struct Ring<'a> {
-    written: &'a AtomicU64,
-    read: &'a AtomicU64,
-    segment: &'a Segment,
-    data: usize,
-}
-
-impl Ring<'_> {
-    /// The memory from a position to the end of the ring or to `count` bytes, whichever is less.
-    fn stretch(&self, position: u64, count: usize) -> (NonNull<u8>, usize) {
-        let at = position as usize % RING;
-        // SAFETY: the ring lies within the segment, and `at` within the ring.
-        (unsafe { self.segment.base.add(self.data + at) }, count.min(RING - at))
-    }
-
-    fn write(&self, bytes: &[u8]) -> usize {
-        let written = self.written.load(Ordering::Relaxed);
-        let used = written.wrapping_sub(self.read.load(Ordering::Acquire)) as usize;
-        let count = bytes.len().min(RING.saturating_sub(used));
-        let mut done = 0;
-        while done < count {
-            let (place, part) = self.stretch(written + done as u64, count - done);
-            // SAFETY: `stretch` stays in the ring; the reader does not touch bytes that are not counted as written.
-            unsafe { place.as_ptr().copy_from_nonoverlapping(bytes[done..].as_ptr(), part) };
-            done += part;
-        }
-        self.written.store(written + count as u64, Ordering::Release);
-        count
-    }
-
-    fn take(&self, target: &mut [u8]) -> usize {
-        let read = self.read.load(Ordering::Relaxed);
-        let used = self.written.load(Ordering::Acquire).wrapping_sub(read) as usize;
-        let count = target.len().min(used.min(RING));
-        let mut done = 0;
-        while done < count {
-            let (place, part) = self.stretch(read + done as u64, count - done);
-            // SAFETY: `stretch` stays in the ring; the writer does not touch bytes that are not counted as read.
-            unsafe { place.as_ptr().copy_to_nonoverlapping(target[done..].as_mut_ptr(), part) };
-            done += part;
-        }
-        self.read.store(read + count as u64, Ordering::Release);
-        count
-    }
-}
-
-/// The two rings between this rank and one peer.
+/// The memory that this rank shares with one peer.
 #[derive(Debug)]
 pub(super) struct Lane {
     own: Arc<Segment>,
@@ -226,25 +199,6 @@ impl Lane {
     pub(super) fn new(own: Arc<Segment>, theirs: Segment, rank: usize, peer: usize) -> Self {
         Self { own, theirs, rank, peer }
     }
-
-    /// Sends what there is room for.
-    pub(super) fn send(&self, bytes: &[u8]) -> usize {
-        let count = self.theirs.ring(self.rank).write(bytes);
-        if count > 0 {
-            self.theirs.ring_bell();
-        }
-        count
-    }
-
-    /// Receives what is there.
-    pub(super) fn receive(&self, target: &mut [u8]) -> usize {
-        let count = self.own.ring(self.peer).take(target);
-        if count > 0 {
-            // The peer may wait for room.
-            self.theirs.ring_bell();
-        }
-        count
-    }
 }
 
 #[cfg(test)]
@@ -254,54 +208,12 @@ mod tests {
     use super::*;
 
     /// Two lanes within this process, which opens its own segments as a peer would.
-    fn pair() -> (Lane, Lane) {
+    pub(super) fn pair() -> (Lane, Lane) {
         let (first, first_offer) = Segment::create(2).unwrap();
         let (second, second_offer) = Segment::create(2).unwrap();
         let theirs = [&first_offer, &second_offer].map(|offer| Segment::open(&offer.encode(), 2).unwrap());
         let [first_seen, second_seen] = theirs;
         (Lane::new(Arc::new(first), second_seen, 0, 1), Lane::new(Arc::new(second), first_seen, 1, 0))
-    }
-
-    #[test]
-    fn bytes_arrive_in_order_through_many_turns_of_the_ring() {
-        let (sender, receiver) = pair();
-        let total = 5 * RING + 12_345;
-        thread::scope(|scope| {
-            scope.spawn(|| {
-                let bytes: Vec<u8> = (0..total).map(|i| (i % 251) as u8).collect();
-                let mut sent = 0;
-                while sent < total {
-                    let count = sender.send(&bytes[sent..total.min(sent + 70_001)]);
-                    sent += count;
-                    if count == 0 {
-                        let seen = sender.own.arm();
-                        if sender.theirs.ring(0).write(&[]) == 0
-                            && sender.theirs.ring(0).read.load(Ordering::SeqCst) == 0
-                        {
-                            sender.own.sleep(seen, Duration::from_millis(1));
-                        }
-                        sender.own.disarm();
-                    }
-                }
-            });
-            let mut received = Vec::with_capacity(total);
-            let mut part = vec![0; 90_000];
-            while received.len() < total {
-                let count = receiver.receive(&mut part);
-                received.extend_from_slice(&part[..count]);
-            }
-            assert!(received.iter().enumerate().all(|(i, &byte)| byte == (i % 251) as u8));
-        });
-    }
-
-    #[test]
-    fn a_full_ring_takes_nothing_and_an_empty_one_gives_nothing() {
-        let (sender, receiver) = pair();
-        assert_eq!(receiver.receive(&mut [0; 4]), 0);
-        assert_eq!(sender.send(&vec![7; RING + 5]), RING);
-        assert_eq!(sender.send(&[1]), 0);
-        assert_eq!(receiver.receive(&mut vec![0; RING + 5]), RING);
-        assert_eq!(receiver.receive(&mut [0; 4]), 0);
     }
 
     #[test]

@@ -3,11 +3,18 @@
 #![expect(clippy::print_stderr, reason = "a skipped test says so")]
 
 mod fabric;
+mod segments;
 mod suite;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use fabric::Fabric;
+
+/// The tests of all files.
+mod every {
+    pub(crate) use super::segments::*;
+    pub(crate) use super::suite::*;
+}
 
 /// The tests count the sockets of the process, so they take turns.
 fn turn() -> MutexGuard<'static, ()> {
@@ -22,7 +29,7 @@ macro_rules! conformance {
                 #[test]
                 fn $test() {
                     let _turn = super::turn();
-                    super::suite::leaves_no_socket_behind(|| super::suite::$test(&$fabric));
+                    super::suite::leaves_no_socket_behind(|| super::every::$test(&$fabric));
                 }
             )*
         }
@@ -47,6 +54,9 @@ conformance! {
         different_calls_are_a_mismatch_on_all_ranks,
         a_silent_peer_is_a_timeout,
         bytes_have_no_sum,
+        reduce_scatter_and_all_gather_make_an_all_reduce,
+        compressed_sums_are_those_of_rounded_numbers,
+        compressed_sums_are_within_the_bound,
     ];
     tcp: crate::fabric::Loopback => [
         sums_equal_the_sequential_sum,
@@ -65,6 +75,9 @@ conformance! {
         different_calls_are_a_mismatch_on_all_ranks,
         a_silent_peer_is_a_timeout,
         bytes_have_no_sum,
+        reduce_scatter_and_all_gather_make_an_all_reduce,
+        compressed_sums_are_those_of_rounded_numbers,
+        compressed_sums_are_within_the_bound,
     ];
     network: crate::fabric::Network => [
         sums_equal_the_sequential_sum,
@@ -83,6 +96,9 @@ conformance! {
         different_calls_are_a_mismatch_on_all_ranks,
         a_silent_peer_is_a_timeout,
         bytes_have_no_sum,
+        reduce_scatter_and_all_gather_make_an_all_reduce,
+        compressed_sums_are_those_of_rounded_numbers,
+        compressed_sums_are_within_the_bound,
     ];
 }
 

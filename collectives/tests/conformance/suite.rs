@@ -11,11 +11,13 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use unimse_collectives::{Buffer, Collective, Error};
+use unimse_collectives::{Buffer, Collective, Error, Wire};
 
-const WORLDS: [u32; 5] = [1, 2, 3, 4, 7];
+use crate::segments::check_halves;
+
+pub(crate) const WORLDS: [u32; 5] = [1, 2, 3, 4, 7];
 /// Nothing, one, odd, a whole small call, just above it, and several pieces a segment.
-const LENGTHS: [usize; 7] = [0, 1, 3, 1023, 16_384, 16_385, 700_001];
+pub(crate) const LENGTHS: [usize; 7] = [0, 1, 3, 1023, 16_384, 16_385, 700_001];
 const SOON: Duration = Duration::from_secs(1);
 
 /// Runs `body` on every rank of a new group, each in a thread, and returns the results by rank.
@@ -139,7 +141,7 @@ pub(crate) fn many_calls_in_a_row_stay_in_step(fabric: &dyn Fabric) {
                     assert_eq!(all, [vec![], vec![1], vec![2, 2]]);
                 }
                 3 => check_sum(rank, round, 30_000),
-                _ => {}
+                _ => check_halves(rank, round, 40_000),
             }
         }
     });
@@ -201,17 +203,28 @@ pub(crate) fn nobody_leaves_a_barrier_before_everybody_came(fabric: &dyn Fabric)
     });
 }
 
-/// Sums for ever; returns the error that ends it and when it came.
-fn sum_until_error(rank: &mut dyn Collective, len: usize) -> (Error, Instant) {
+/// Makes the n-th of a row of calls of all kinds that work on numbers.
+fn nth_call(rank: &mut dyn Collective, n: usize, values: &mut [f32]) -> Result<(), Error> {
+    match n % 4 {
+        0 => rank.all_reduce(values.into()),
+        1 => rank.reduce_scatter(values.into()),
+        2 => rank.all_gather(values.into()),
+        _ => rank.all_reduce_compressed(values, Wire::Bf16),
+    }
+}
+
+/// Makes calls for ever; returns the error that ends it and when it came.
+fn call_until_error(rank: &mut dyn Collective, len: usize) -> (Error, Instant) {
     let mut values = vec![0.0f32; len];
-    loop {
-        if let Err(error) = rank.all_reduce(values.as_mut_slice().into()) {
+    for n in 0.. {
+        if let Err(error) = nth_call(rank, n, &mut values) {
             let now = Instant::now();
             let again = rank.barrier().unwrap_err();
             assert_eq!(again.to_string(), error.to_string(), "every later call fails likewise");
             return (error, now);
         }
     }
+    unreachable!("numbers end later than groups")
 }
 
 pub(crate) fn an_abort_at_any_moment_ends_all_ranks(fabric: &dyn Fabric) {
@@ -225,7 +238,7 @@ pub(crate) fn an_abort_at_any_moment_ends_all_ranks(fabric: &dyn Fabric) {
         let handle = ranks[victim as usize].abort_handle();
         thread::scope(|scope| {
             let threads: Vec<_> =
-                ranks.into_iter().map(|mut rank| scope.spawn(move || sum_until_error(rank.as_mut(), len))).collect();
+                ranks.into_iter().map(|mut rank| scope.spawn(move || call_until_error(rank.as_mut(), len))).collect();
             // The moment is arbitrary by design; nothing is awaited by it.
             thread::sleep(after);
             let aborted = Instant::now();
@@ -267,8 +280,13 @@ pub(crate) fn who_has_finished_may_leave_before_the_others(fabric: &dyn Fabric) 
             if round % world == rank.rank() {
                 thread::sleep(Duration::from_micros(u64::from(round) * 40));
             }
-            match round % 3 {
+            match round % 4 {
                 0 => check_sum(rank, u64::from(round), 2_547),
+                3 => {
+                    let mut values = vec![1.0f32; 100_000];
+                    rank.reduce_scatter(values.as_mut_slice().into()).unwrap();
+                    assert_eq!(values[rank.rank() as usize * 20_000], 5.0);
+                }
                 1 => assert_eq!(rank.all_gather_bytes(&vec![rank.rank() as u8; 30_000]).unwrap().len(), 5),
                 _ => {
                     let mut bytes = if rank.rank() == 2 { vec![7; 90_000] } else { Vec::new() };
@@ -286,10 +304,10 @@ pub(crate) fn a_dropped_peer_is_found_by_all(fabric: &dyn Fabric) {
         let mut dropped = ranks.remove(victim as usize);
         thread::scope(|scope| {
             let threads: Vec<_> =
-                ranks.into_iter().map(|mut rank| scope.spawn(move || sum_until_error(rank.as_mut(), len))).collect();
+                ranks.into_iter().map(|mut rank| scope.spawn(move || call_until_error(rank.as_mut(), len))).collect();
             let mut values = vec![0.0f32; len];
-            for _ in 0..3 {
-                dropped.all_reduce(values.as_mut_slice().into()).unwrap();
+            for n in 0..7 {
+                nth_call(dropped.as_mut(), n, &mut values).unwrap();
             }
             let at = Instant::now();
             drop(dropped);
@@ -308,15 +326,25 @@ pub(crate) fn a_dropped_peer_is_found_by_all(fabric: &dyn Fabric) {
 pub(crate) fn different_calls_are_a_mismatch_on_all_ranks(fabric: &dyn Fabric) {
     type Call = fn(&mut dyn Collective) -> Result<(), Error>;
     let sum: Call = |rank| rank.all_reduce(vec![0.0f32; 100].as_mut_slice().into());
-    let others: [Call; 6] = [
+    let others: [Call; 9] = [
         |rank| rank.all_reduce(vec![0.0f32; 101].as_mut_slice().into()),
         |rank| rank.all_reduce(vec![0.0f32; 1_000_000].as_mut_slice().into()),
         |rank| rank.all_reduce(vec![0.0f64; 100].as_mut_slice().into()),
         |rank| rank.broadcast(1, vec![0.0f32; 100].as_mut_slice().into()),
         |rank| rank.barrier(),
         |rank| rank.all_gather_bytes(&[1; 400]).map(drop),
+        |rank| rank.reduce_scatter(vec![0.0f32; 100].as_mut_slice().into()),
+        |rank| rank.all_gather(vec![0.0f32; 100].as_mut_slice().into()),
+        |rank| rank.all_reduce_compressed(&mut [0.0f32; 100], Wire::Bf16),
     ];
-    for (index, other) in others.into_iter().enumerate() {
+    let large: Call = |rank| rank.all_reduce(vec![0.0f32; 900_000].as_mut_slice().into());
+    let large_halves: [Call; 3] = [
+        |rank| rank.all_reduce(vec![0.0f32; 900_001].as_mut_slice().into()),
+        |rank| rank.reduce_scatter(vec![0.0f32; 900_000].as_mut_slice().into()),
+        |rank| rank.all_reduce_compressed(&mut vec![0.0f32; 900_000], Wire::Bf16),
+    ];
+    let pairs = others.map(|other| (sum, other)).into_iter().chain(large_halves.map(|other| (large, other)));
+    for (index, (sum, other)) in pairs.enumerate() {
         for (world, odd) in [(2, 0), (3, 1), (4, 3)] {
             let errors = run(fabric, world, |rank| {
                 let before = Instant::now();
@@ -358,6 +386,8 @@ pub(crate) fn bytes_have_no_sum(fabric: &dyn Fabric) {
     run(fabric, 2, |rank| {
         let error = rank.all_reduce(Buffer::Bytes(&mut [1, 2])).unwrap_err();
         assert_eq!(error.to_string(), "all_reduce does not work with bytes");
+        let error = rank.reduce_scatter(Buffer::Bytes(&mut [1, 2])).unwrap_err();
+        assert_eq!(error.to_string(), "reduce_scatter does not work with bytes");
         rank.barrier().expect("a wrong argument breaks nothing");
     });
 }
