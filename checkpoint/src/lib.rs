@@ -19,6 +19,7 @@
 //! - [`Checkpoint::open`] finds and checks it, [`Checkpoint::read_all`] loads it from any number of shards,
 //!   [`Checkpoint::verify`] and [`Checkpoint::pull`] serve people;
 //! - [`gc`] lists checkpoints and orphans and deletes them;
+//! - [`TraceKey`] names profiles, which lie beside a job's checkpoints;
 //! - [`fault`] is the store that fails on purpose, for tests here and elsewhere.
 //!
 //! Nothing here knows tensors, ranks' work, jobs' states or the network: bytes, names, shapes and types only.
@@ -34,6 +35,7 @@ pub mod manifest;
 mod pull;
 mod reader;
 mod store;
+mod trace;
 mod writer;
 
 pub use commit::{Committed, commit};
@@ -46,4 +48,5 @@ pub use pull::{PullPlan, Pulled};
 pub use reader::{Checkpoint, ReadOptions, Tensor, VerifyReport};
 pub use safetensors::Dtype;
 pub use store::{ProbeReport, Store};
+pub use trace::TraceKey;
 pub use writer::{ShardWriter, WriteOptions};

@@ -13,8 +13,10 @@ mod lanes;
 mod life;
 mod mailbox;
 mod mouth;
+mod profiling;
 mod saving;
 mod shares;
+mod spans;
 mod stepping;
 #[cfg(feature = "torch")]
 pub mod torch;
@@ -33,6 +35,7 @@ use unimse_core::shard::{Batch, DataOrder, Digest};
 pub use life::{Surroundings, run};
 pub use mailbox::{Mailbox, listen};
 pub use mouth::Mouth;
+pub use spans::Span;
 
 /// Reads those tensors of a checkpoint whose names are wanted.
 pub type Read<'r> = dyn FnMut(&dyn Fn(&str) -> bool) -> Result<BTreeMap<String, Tensor>, ExitCause> + 'r;
@@ -76,11 +79,39 @@ pub trait Replica {
         group: &mut dyn Collective,
     ) -> Result<Sums, Halt>;
 
-    /// Adds up the gradients of all ranks.
-    fn reduce(&mut self, group: &mut dyn Collective) -> Result<(), Halt>;
+    /// Adds up the gradients of all ranks for the update that makes `step`. With `exactly` nothing may be put off to later steps:
+    /// what is held after this step will be saved.
+    fn reduce(&mut self, step: Step, exactly: bool, group: &mut dyn Collective) -> Result<(), Halt>;
 
     /// Applies the summed gradients; `total` is the number of steps of the job.
     fn update(&mut self, step: Step, total: u64) -> Result<Update, ExitCause>;
+
+    /// Ends a step: returns whether all replicas hold the same numbers now. Where ranks take steps of their own in between, this is
+    /// where they agree again.
+    fn synchronise(&mut self, step: Step, total: u64, group: &mut dyn Collective) -> Result<bool, Halt> {
+        let _ = (step, total, group);
+        Ok(true)
+    }
+
+    /// Goes back to the numbers that all replicas held last.
+    fn rewind(&mut self) -> Result<(), ExitCause> {
+        Ok(())
+    }
+
+    /// Bytes of gradients (or what stands for them) that this rank gave to sums since the last call.
+    fn traffic(&mut self) -> u64 {
+        0
+    }
+
+    /// Begins to record its work in detail, if it can.
+    fn record(&mut self) -> Result<(), ExitCause> {
+        Ok(())
+    }
+
+    /// Ends that and returns what was recorded.
+    fn recorded(&mut self) -> Result<Vec<Span>, ExitCause> {
+        Ok(Vec::new())
+    }
 
     /// Measures the model on the validation sets, all ranks together; each gets the same metrics, none if there are no such sets.
     fn evaluate(&mut self, group: &mut dyn Collective) -> Result<BTreeMap<String, f64>, Halt>;
@@ -88,9 +119,13 @@ pub trait Replica {
     /// The tensors that make a checkpoint, the same on all ranks and in the same order.
     fn tensors(&self) -> Vec<TensorSpec>;
 
-    /// Copies some of them to host memory, by their place in [`Replica::tensors`].
-    fn copy(&mut self, places: &[usize]) -> Result<Vec<Bytes>, ExitCause>;
+    /// What copies some of them to host memory, by their place in [`Replica::tensors`]. It may run on another thread, but must have ended
+    /// before the next call that changes the numbers.
+    fn copier(&self, places: &[usize]) -> Copier;
 }
+
+/// Copies tensors to host memory.
+pub type Copier = Box<dyn FnOnce() -> Result<Vec<Bytes>, ExitCause> + Send>;
 
 /// What the replicas of a job have in common besides numbers.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -121,6 +156,10 @@ pub struct Sums {
     pub data: Duration,
     pub forward: Duration,
     pub backward: Duration,
+    /// Communication that the backward pass did not hide.
+    pub exposed: Duration,
+    /// Tokens of inputs and targets, padding not counted.
+    pub tokens: u64,
 }
 
 /// What an update did.

@@ -12,7 +12,7 @@ use super::job::{JobSpec, ModelSource, TrainLength};
 use super::node::{Document, Node};
 use super::raw::{
     RawAdam, RawCheckpoint, RawContext, RawContrastive, RawData, RawEncoders, RawFusion, RawHeads, RawJobSpec, RawKeep,
-    RawLimits, RawLog, RawLora, RawMetric, RawModel, RawResources, RawRestart, RawSchedule, RawSource, RawTrain,
+    RawLimits, RawLog, RawLora, RawMetric, RawModel, RawResources, RawRestart, RawSchedule, RawSource, RawSync, RawTrain,
     RawValidSource,
 };
 use super::resolve::resolve;
@@ -72,7 +72,7 @@ fn raw(job: &JobSpec) -> RawJobSpec {
         }),
         resume: Some(job.resume.to_string()),
         restart: Some(RawRestart { max: Some(job.restart.max), backoff: Some(duration::format(job.restart.backoff)) }),
-        log: Some(RawLog { every: Some(job.log.every) }),
+        log: Some(RawLog { every: Some(job.log.every), profile: Some(job.log.profile) }),
         limits: job.limits.time.map(|time| RawLimits { time: Some(duration::format(time)) }),
     }
 }
@@ -144,6 +144,14 @@ fn train(job: &JobSpec) -> RawTrain {
         adam: Some(RawAdam { beta1: Some(train.adam.beta1), beta2: Some(train.adam.beta2), eps: Some(train.adam.eps) }),
         schedule: Some(RawSchedule { kind: Some(train.schedule.kind), warmup: Some(train.schedule.warmup) }),
         precision: Some(train.precision),
+        sync: Some(RawSync {
+            every: Some(train.sync.every),
+            outer_learning_rate: Some(train.sync.outer_learning_rate),
+            outer_momentum: Some(train.sync.outer_momentum),
+            precision: Some(train.sync.precision),
+            rank: Some(train.sync.rank),
+            warmup: Some(train.sync.warmup),
+        }),
         evaluate_every: Some(train.evaluate_every),
         seed: Some(train.seed),
     }

@@ -175,7 +175,7 @@ pub struct ContextSpec {
     pub future: u32,
 }
 
-/// The optimisation; nothing here depends on the world size.
+/// The optimisation; nothing here depends on the world size, but for [`SyncSpec::every`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct TrainSpec {
     pub length: TrainLength,
@@ -195,6 +195,7 @@ pub struct TrainSpec {
     pub adam: AdamSpec,
     pub schedule: ScheduleSpec,
     pub precision: Precision,
+    pub sync: SyncSpec,
     /// Steps between evaluations.
     pub evaluate_every: u64,
     pub seed: u64,
@@ -264,6 +265,45 @@ pub enum Precision {
     Fp32,
     /// bfloat16 where it is safe, 32-bit floats elsewhere.
     Bf16,
+}
+
+/// How the ranks agree, which is what a slow network limits.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SyncSpec {
+    /// Steps between agreements. Above 1 each rank takes steps of its own in between (`DiLoCo`, Douillard et al. 2023), and the
+    /// result depends on the world size.
+    pub every: u64,
+    /// The rate at which the mean of the ranks' ways is followed, for `every` above 1.
+    pub outer_learning_rate: f64,
+    /// Nesterov momentum of that.
+    pub outer_momentum: f64,
+    /// How gradients (or ways) travel; they are added up in 32 bits.
+    pub precision: Precision,
+    /// Rank of the factors that stand for gradient matrices (`PowerSGD`, Vogels et al. 2019); 0 sends the gradients themselves.
+    pub rank: u32,
+    /// Steps before that begins.
+    pub warmup: u64,
+}
+
+impl SyncSpec {
+    /// Whether all ranks hold the same numbers after this step of `total`.
+    pub fn agrees_after(&self, step: Step, total: u64) -> bool {
+        step.0.is_multiple_of(self.every) || step.0 >= total
+    }
+}
+
+impl Default for SyncSpec {
+    /// Gradients are added up as they are, at every step.
+    fn default() -> Self {
+        Self {
+            every: 1,
+            outer_learning_rate: 0.7,
+            outer_momentum: 0.9,
+            precision: Precision::Fp32,
+            rank: 0,
+            warmup: 0,
+        }
+    }
 }
 
 /// What a job needs from the cluster.
@@ -386,6 +426,8 @@ pub struct RestartSpec {
 pub struct LogSpec {
     /// Steps between reports of the training metrics.
     pub every: u64,
+    /// Steps that each rank records in detail, after its first ten.
+    pub profile: u64,
 }
 
 /// Bounds after which the job is stopped.

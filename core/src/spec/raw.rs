@@ -254,12 +254,40 @@ pub(crate) struct RawTrain {
     /// Arithmetic of forward and backward passes; weights and optimiser are always fp32.
     #[schemars(extend("default" = "fp32"))]
     pub precision: Option<Precision>,
+    /// How the ranks agree: what travels, how often and how exactly.
+    pub sync: Option<RawSync>,
     /// Steps between evaluations. Default: `checkpoint.every`.
     #[schemars(range(min = 1, max = 1_000_000_000))]
     pub evaluate_every: Option<u64>,
     /// Seeds weights, data order and dropout.
     #[schemars(range(min = 0, max = 9_007_199_254_740_991_i64), extend("default" = 42))]
     pub seed: Option<u64>,
+}
+
+/// How the ranks agree, for networks that are slow beside the step. The default adds up exact gradients at every step.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Sync")]
+pub(crate) struct RawSync {
+    /// Steps between agreements; above 1 the ranks train on their own in between (`DiLoCo`). Divides `checkpoint.every` and
+    /// `train.evaluate_every`.
+    #[schemars(range(min = 1, max = 1_000_000), extend("default" = 1))]
+    pub every: Option<u64>,
+    /// With `every` above 1: the rate at which the mean of the ranks' ways is followed.
+    #[schemars(range(max = 2), extend("exclusiveMinimum" = 0, "default" = 0.7))]
+    pub outer_learning_rate: Option<f64>,
+    /// With `every` above 1: its Nesterov momentum.
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1, "default" = 0.9))]
+    pub outer_momentum: Option<f64>,
+    /// How gradients travel; they are added up in fp32.
+    #[schemars(extend("default" = "fp32"))]
+    pub precision: Option<Precision>,
+    /// Rank of the factors that stand for gradient matrices (`PowerSGD`); 0 is off, 1 to 4 are usual.
+    #[schemars(range(min = 0, max = 64), extend("default" = 0))]
+    pub rank: Option<u32>,
+    /// Steps before the factors replace the gradients; a tenth of all steps is usual.
+    #[schemars(range(min = 0, max = 1_000_000_000), extend("default" = 0))]
+    pub warmup: Option<u64>,
 }
 
 /// Coefficients of `AdamW`.
@@ -374,6 +402,9 @@ pub(crate) struct RawLog {
     /// Steps between reports of the training metrics.
     #[schemars(range(min = 1, max = 1_000_000), extend("default" = 10))]
     pub every: Option<u64>,
+    /// Steps that each rank records operator by operator, after its first ten, for `unimse trace`; 0 is off.
+    #[schemars(range(min = 0, max = 1000), extend("default" = 0))]
+    pub profile: Option<u64>,
 }
 
 /// Bounds after which the job is stopped.

@@ -1,5 +1,7 @@
 //! From the checked file to the valid job: defaults, and what only shows when fields are seen together.
 
+mod sync;
+
 use serde_json::Value;
 
 use crate::diagnostic::{Code, Diagnostic};
@@ -14,7 +16,7 @@ use super::job::{
 };
 use super::node::Document;
 use super::raw::{
-    RawCheckpoint, RawContrastive, RawData, RawEncoders, RawFusion, RawJobSpec, RawLora, RawModel, RawResources,
+    RawCheckpoint, RawContrastive, RawData, RawEncoders, RawFusion, RawJobSpec, RawLog, RawLora, RawModel, RawResources,
     RawTrain,
 };
 
@@ -47,7 +49,7 @@ impl Resolver<'_> {
         let checkpoint = checkpoint(raw.checkpoint.unwrap_or_default());
         let restart = raw.restart.unwrap_or_default();
         let limits = raw.limits.unwrap_or_default();
-        JobSpec {
+        let job = JobSpec {
             name: raw.name,
             labels: raw.labels.unwrap_or_default(),
             model: self.model(raw.model),
@@ -61,9 +63,11 @@ impl Resolver<'_> {
                 max: restart.max.unwrap_or(5),
                 backoff: duration::parse(restart.backoff.as_deref().unwrap_or("5s")).unwrap_or_default(),
             },
-            log: LogSpec { every: raw.log.unwrap_or_default().every.unwrap_or(10) },
+            log: log(&raw.log.unwrap_or_default()),
             limits: LimitSpec { time: limits.time.and_then(|text| duration::parse(&text)) },
-        }
+        };
+        self.rounds(&job);
+        job
     }
 
     fn model(&mut self, raw: RawModel) -> ModelSpec {
@@ -155,6 +159,7 @@ impl Resolver<'_> {
             adam: AdamSpec { beta1: beta1.unwrap_or(0.9), beta2: beta2.unwrap_or(0.999), eps: eps.unwrap_or(1e-8) },
             schedule: ScheduleSpec { kind: schedule.kind.unwrap_or(ScheduleKind::Linear), warmup },
             precision: raw.precision.unwrap_or(Precision::Fp32),
+            sync: self.sync(raw.sync.as_ref()),
             evaluate_every: raw.evaluate_every.unwrap_or(checkpoint_every),
             seed: raw.seed.unwrap_or(42),
         }
@@ -175,6 +180,10 @@ impl Resolver<'_> {
             queue: raw.queue.unwrap_or_else(|| "default".into()),
         }
     }
+}
+
+fn log(raw: &RawLog) -> LogSpec {
+    LogSpec { every: raw.every.unwrap_or(10), profile: raw.profile.unwrap_or(0) }
 }
 
 fn encoders(raw: &RawEncoders) -> EncoderSpec {

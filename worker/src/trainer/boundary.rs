@@ -4,15 +4,17 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use unimse_collectives::Collective;
-use unimse_core::id::Rank;
+use unimse_core::id::{Rank, Step};
 use unimse_core::job::ExitCause;
 use unimse_core::machine::ReportKind;
+use unimse_core::shard::Cursor;
 
 use super::held::Held;
 use super::life::Life;
+use super::profiling::Profile;
 use super::saving::Saver;
 use super::stepping::Pace;
-use super::{Halt, failed};
+use super::{Halt, failed, spans};
 
 /// The training of one generation.
 pub(super) struct Course<'a, 'b> {
@@ -26,20 +28,29 @@ pub(super) struct Course<'a, 'b> {
     pub(super) stop: bool,
     /// What the last checkpoint cost the training thread, until it is told.
     pub(super) snapshot: Duration,
+    /// Where training is. Beyond what is held, where ranks take steps of their own.
+    pub(super) at: Cursor,
+    pub(super) profile: Profile,
 }
 
 impl<'a, 'b> Course<'a, 'b> {
     pub(super) fn new(life: &'a mut Life<'b>, group: Box<dyn Collective>, saver: Saver) -> Self {
         let total = life.replica.order().total_steps(life.begin.spec.train.length);
-        Self { life, group, saver, pace: Pace::default(), total, stop: false, snapshot: Duration::ZERO }
+        let at = life.held.as_ref().expect("a formed generation holds a state").cursor;
+        let profile = Profile::default();
+        Self { life, group, saver, pace: Pace::default(), total, stop: false, snapshot: Duration::ZERO, at, profile }
     }
 
     /// Trains to the end of the job, or to where the ranks were asked to stop.
     pub(super) fn run(&mut self) -> Result<ExitCause, Halt> {
         loop {
-            if let Some(cause) = self.boundary()? {
+            // Between agreements the ranks hold different numbers: nothing to measure or to save.
+            if self.at == self.held().cursor
+                && let Some(cause) = self.boundary()?
+            {
                 return Ok(cause);
             }
+            self.profile(self.at.step.next())?;
             self.step()?;
         }
     }
@@ -54,11 +65,10 @@ impl<'a, 'b> Course<'a, 'b> {
         let spec = std::sync::Arc::clone(&self.life.begin.spec);
         let step = self.held().step();
         let last = step.0 >= self.total;
-        let every = |n: u64| step.0 > 0 && (last || n > 0 && step.0.is_multiple_of(n));
-        if every(spec.train.evaluate_every) && self.held().evaluated.as_ref().is_none_or(|(at, _)| *at != step) {
+        if self.is_due(spec.train.evaluate_every, step) && self.held().evaluated.as_ref().is_none_or(|(at, _)| *at != step) {
             self.evaluate()?;
         }
-        let due = every(spec.checkpoint.every) || self.stop || self.held().owed;
+        let due = self.is_due(spec.checkpoint.every, step) || self.stop || self.held().owed;
         if due && step.0 > 0 && self.held().saved != Some(step) {
             self.save()?;
         }
@@ -77,7 +87,13 @@ impl<'a, 'b> Course<'a, 'b> {
         Ok(Some(ExitCause::Stopped))
     }
 
+    /// Whether something that happens every `n` steps happens after this one; the last step has everything.
+    pub(super) fn is_due(&self, n: u64, step: Step) -> bool {
+        step.0 > 0 && (step.0 >= self.total || n > 0 && step.0.is_multiple_of(n))
+    }
+
     fn evaluate(&mut self) -> Result<(), Halt> {
+        let _span = spans::span("evaluate");
         let began = Instant::now();
         let mut metrics: BTreeMap<String, f64> = self.life.replica.evaluate(self.group.as_mut())?;
         metrics.retain(|_, value| value.is_finite());
@@ -95,6 +111,7 @@ impl<'a, 'b> Course<'a, 'b> {
 
     /// Begins a checkpoint of the present step; one that is still being written must first come to its end.
     fn save(&mut self) -> Result<(), Halt> {
+        let _span = spans::span("save");
         let began = Instant::now();
         if self.saver.is_busy() {
             self.saver.settle(self.group.as_mut())?;

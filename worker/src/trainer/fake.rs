@@ -196,7 +196,7 @@ impl Replica for Fake {
         Ok(sums)
     }
 
-    fn reduce(&mut self, group: &mut dyn Collective) -> Result<(), Halt> {
+    fn reduce(&mut self, _step: Step, _exactly: bool, group: &mut dyn Collective) -> Result<(), Halt> {
         Ok(group.all_reduce(self.gradients.as_mut_slice().into())?)
     }
 
@@ -233,8 +233,9 @@ impl Replica for Fake {
         NAMES.map(tensor).to_vec()
     }
 
-    fn copy(&mut self, places: &[usize]) -> Result<Vec<Bytes>, ExitCause> {
+    fn copier(&self, places: &[usize]) -> Copier {
         let bytes = |&place: &usize| self.state[place].iter().flat_map(|number| number.to_le_bytes()).collect();
-        Ok(places.iter().map(bytes).collect())
+        let copies: Vec<Bytes> = places.iter().map(bytes).collect();
+        Box::new(|| Ok(copies))
     }
 }

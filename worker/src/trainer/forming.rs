@@ -60,6 +60,9 @@ impl Life<'_> {
 
     /// Brings all ranks to the same state: that of a peer's memory, of a checkpoint, or of the beginning.
     pub(super) fn agree(&mut self, form: &Form, group: &mut dyn Collective) -> Result<(), Halt> {
+        if self.held.is_some() {
+            self.replica.rewind()?;
+        }
         let own = self.replica.description();
         let hand = Hand { holds: self.held.as_ref().map(Held::step), description: hash(&own), data: own.data.clone() };
         let hands = group.all_gather_bytes(&serde_json::to_vec(&hand).map_err(failed)?)?;

@@ -13,7 +13,8 @@ const CE: usize = 1;
 const ACOUSTIC: usize = 2;
 const VISUAL: usize = 3;
 const SAMPLES: usize = 4;
-const DIGEST: usize = 5;
+const TOKENS: usize = 5;
+const DIGEST: usize = 6;
 const UPLOADED: usize = DIGEST + Digest::LANES;
 const UPLOAD_FAILED: usize = UPLOADED + 1;
 const STOP: usize = UPLOADED + 2;
@@ -37,6 +38,8 @@ pub(super) struct Totals {
     pub(super) ce: f64,
     pub(super) contrastive_acoustic: f64,
     pub(super) contrastive_visual: f64,
+    /// Tokens of inputs and targets; a number that people read, so its last digits may be rounded.
+    pub(super) tokens: f64,
     pub(super) digest: Digest,
     /// All parts of the checkpoint are in the store.
     pub(super) uploaded: bool,
@@ -58,6 +61,7 @@ fn pack(sums: &Sums, flags: Flags) -> [f32; COUNT] {
     lanes[ACOUSTIC] = sums.contrastive_acoustic as f32;
     lanes[VISUAL] = sums.contrastive_visual as f32;
     lanes[SAMPLES] = sums.samples as f32;
+    lanes[TOKENS] = sums.tokens as f32;
     lanes[DIGEST..UPLOADED].copy_from_slice(&sums.digest.lanes());
     lanes[UPLOADED] = f32::from(u8::from(flags.uploaded));
     lanes[UPLOAD_FAILED] = f32::from(u8::from(flags.upload_failed));
@@ -84,6 +88,7 @@ fn unpack(lanes: &[f32; COUNT], world: u32, batch: &Batch) -> Result<Totals, Exi
         ce: f64::from(lanes[CE]),
         contrastive_acoustic: f64::from(lanes[ACOUSTIC]),
         contrastive_visual: f64::from(lanes[VISUAL]),
+        tokens: f64::from(lanes[TOKENS]),
         digest: expected,
         uploaded: lanes[UPLOADED] == world as f32,
         upload_failed: lanes[UPLOAD_FAILED] > 0.0,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use tokio::runtime::Handle;
@@ -46,6 +46,7 @@ pub(super) struct Saver {
 /// One checkpoint, from its copy until all ranks have written.
 struct Saving {
     held: Held,
+    copied: Arc<Copied>,
     description: Description,
     upload: Arc<Upload>,
     abandoned: CancellationToken,
@@ -57,8 +58,38 @@ struct Upload {
     done: Condvar,
 }
 
+/// Whether the copy of a rank's part is done: until then the numbers must not change.
+#[derive(Default)]
+struct Copied {
+    done: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Copied {
+    fn set(&self) {
+        *self.done.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.changed.notify_all();
+    }
+
+    fn wait(&self) {
+        let done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(self.changed.wait_while(done, |done| !*done).unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+/// Says so however the copy ends.
+struct Says(Arc<Copied>);
+
+impl Drop for Says {
+    fn drop(&mut self) {
+        self.0.set();
+    }
+}
+
 impl Drop for Saving {
     fn drop(&mut self) {
+        // Whoever drops this is about to change what is being copied.
+        self.copied.wait();
         self.abandoned.cancel();
     }
 }
@@ -76,9 +107,23 @@ impl Saver {
         Self { runtime, store, uri, begin: begin.clone(), seat, attempt, mouth, saving: None, commit: None }
     }
 
+    /// Where this job's objects go.
+    pub(super) fn store(&self) -> &Store {
+        &self.store
+    }
+
     /// Whether a checkpoint is being written.
     pub(super) fn is_busy(&self) -> bool {
         self.saving.is_some()
+    }
+
+    /// Waits until the copy of this rank's part is done, if one is being made; returns what the wait took.
+    pub(super) fn copied(&self) -> Duration {
+        let began = Instant::now();
+        if let Some(saving) = &self.saving {
+            saving.copied.wait();
+        }
+        began.elapsed()
     }
 
     /// Whether this rank's part is written, and whether that has failed.
@@ -90,18 +135,30 @@ impl Saver {
         self.saving.as_ref().map_or((false, false), outcome)
     }
 
-    /// Copies this rank's part and begins to write it; the copy is all that training waits for.
+    /// Begins to copy this rank's part and to write it. Training goes on, until the numbers are about to change: see
+    /// [`Saver::copied`].
     pub(super) fn start(&mut self, replica: &mut dyn Replica, held: &Held) -> Result<(), Halt> {
         let tensors = replica.tensors();
         let own = shares::share(&tensors, self.seat.rank.0, self.seat.world_size);
-        let copies = replica.copy(&own)?;
+        let copy = replica.copier(&own);
         let own: Vec<TensorSpec> = own.into_iter().map(|place| tensors[place].clone()).collect();
-        let part: BTreeMap<String, Bytes> = own.iter().map(|tensor| tensor.name.clone()).zip(copies).collect();
+        let copied = Arc::new(Copied::default());
+        let says = Says(Arc::clone(&copied));
+        let copying = self.runtime.spawn_blocking(move || {
+            let _says = says;
+            copy()
+        });
         let upload = Arc::new(Upload::default());
         let (store, key, rank) = (self.store.clone(), self.key(held).attempt(self.attempt.clone()), self.seat.rank);
         let (told, abandoned) = (Arc::clone(&upload), CancellationToken::new());
         let cancelled = abandoned.clone();
         self.in_background(move || async move {
+            let part = match copying.await {
+                Ok(Ok(copies)) => own.iter().map(|tensor| tensor.name.clone()).zip(copies),
+                Ok(Err(cause)) => return told.set(Err(format!("cannot copy a part of a checkpoint: {cause}"))),
+                Err(error) => return told.set(Err(format!("the copy of a part of a checkpoint ended: {error}"))),
+            };
+            let part: BTreeMap<String, Bytes> = part.collect();
             let written = persist("write a part of a checkpoint", async || {
                 let mut writer = ShardWriter::new(&store, &key, rank, own.clone(), WriteOptions::default())?;
                 let names: Vec<String> = writer.tensors().iter().map(|entry| entry.name.clone()).collect();
@@ -115,7 +172,7 @@ impl Saver {
                 () = cancelled.cancelled() => {}
             }
         });
-        self.saving = Some(Saving { held: held.clone(), description: replica.description(), upload, abandoned });
+        self.saving = Some(Saving { held: held.clone(), copied, description: replica.description(), upload, abandoned });
         Ok(())
     }
 

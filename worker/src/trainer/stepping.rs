@@ -10,7 +10,7 @@ use super::boundary::Course;
 use super::lanes::{self, Flags, Totals, hex};
 use super::life::Life;
 use super::saving::now;
-use super::{Halt, Sums, Update, invalid};
+use super::{Halt, Sums, Update, invalid, spans};
 use crate::protocol::StepRecord;
 
 /// The recent speed of training.
@@ -32,11 +32,11 @@ impl Course<'_, '_> {
     /// Makes one step. Until the update nothing of the state changes, so that a lost peer costs this step at most.
     pub(super) fn step(&mut self) -> Result<(), Halt> {
         let began = Instant::now();
+        let _span = spans::span(format!("step {}", self.at.step.next()));
         let mut parts = Parts { snapshot: std::mem::take(&mut self.snapshot), ..Parts::default() };
         let seat = self.life.seat;
         let replica = self.life.replica.as_mut();
-        let cursor = self.life.held.as_ref().expect("a formed generation holds a state").cursor;
-        let batch = replica.order().batch(cursor);
+        let batch = replica.order().batch(self.at);
         let step = batch.next.step;
         let group = self.group.as_mut();
         let sums = replica.gradients(step, &batch, (seat.rank, seat.world_size), group)?;
@@ -52,15 +52,28 @@ impl Course<'_, '_> {
             );
             return Err(Halt::End(invalid(message)));
         }
-        replica.reduce(group)?;
-        parts.communication = computed.elapsed();
+        let saves = totals.stop || self.is_due(self.life.begin.spec.checkpoint.every, step);
+        let (replica, group) = (self.life.replica.as_mut(), self.group.as_mut());
+        replica.reduce(step, saves, group)?;
+        parts.communication = computed.elapsed() + sums.exposed;
+        parts.snapshot += self.saver.copied();
 
         let updating = Instant::now();
-        let update = replica.update(step, self.total)?;
+        let update = {
+            let _span = spans::span("update");
+            replica.update(step, self.total)?
+        };
         parts.optimiser = updating.elapsed();
+        let agreeing = Instant::now();
+        let whole = replica.synchronise(step, self.total, group)?;
+        parts.communication += agreeing.elapsed();
+        let traffic = replica.traffic();
         parts.whole = began.elapsed() + parts.snapshot;
-        self.held_mut().cursor = batch.next;
-        self.tell(&sums, &totals, update, &parts, batch.samples.len());
+        self.at = batch.next;
+        if whole {
+            self.held_mut().cursor = batch.next;
+        }
+        self.tell(&sums, &totals, update, &parts, (batch.samples.len(), traffic));
 
         self.stop = totals.stop;
         if totals.upload_failed {
@@ -71,12 +84,12 @@ impl Course<'_, '_> {
         Ok(())
     }
 
-    fn tell(&mut self, sums: &Sums, totals: &Totals, update: Update, parts: &Parts, samples: usize) {
+    fn tell(&mut self, sums: &Sums, totals: &Totals, update: Update, parts: &Parts, (samples, traffic): (usize, u64)) {
         let speed = samples as f64 / parts.whole.as_secs_f64().max(1e-9);
         let smooth = self.pace.samples_per_second.map_or(speed, |before| 0.9 * before + 0.1 * speed);
         self.pace.samples_per_second = Some(smooth);
 
-        let cursor = self.held().cursor;
+        let cursor = self.at;
         let every = self.life.begin.spec.log.every.max(1);
         let mut values = BTreeMap::new();
         if cursor.step.0.is_multiple_of(every) || cursor.step.0 >= self.total {
@@ -97,6 +110,9 @@ impl Course<'_, '_> {
                 ("lr", update.learning_rate),
                 ("grad_norm", update.gradient_norm),
                 ("samples_per_second", speed),
+                ("tokens_per_second", totals.tokens / parts.whole.as_secs_f64().max(1e-9)),
+                ("sent_megabytes", traffic as f64 / 1e6),
+                ("peak_memory_megabytes", peak_memory() as f64 / 1e6),
             ];
             values.extend(named.map(|(name, value)| (format!("train/{name}"), value)));
             values.retain(|_, value| value.is_finite());
@@ -136,6 +152,13 @@ impl Life<'_> {
             at: last.at,
         })
     }
+}
+
+/// The most memory that this process has had, in bytes; 0 where the system does not say.
+fn peak_memory() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok()).map_or(0, |kib| kib << 10)
 }
 
 fn step_parts(record: &StepRecord) -> BTreeMap<String, f64> {

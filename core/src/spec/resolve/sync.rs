@@ -1,0 +1,58 @@
+//! How the ranks agree: `train.sync`, and what it asks of other sections.
+
+use super::super::job::{JobSpec, SyncSpec};
+use super::super::raw::RawSync;
+use super::{Resolver, largest_divisor};
+
+impl Resolver<'_> {
+    pub(super) fn sync(&mut self, raw: Option<&RawSync>) -> SyncSpec {
+        let Some(raw) = raw else { return SyncSpec::default() };
+        let usual = SyncSpec::default();
+        let sync = SyncSpec {
+            every: raw.every.unwrap_or(usual.every),
+            outer_learning_rate: raw.outer_learning_rate.unwrap_or(usual.outer_learning_rate),
+            outer_momentum: raw.outer_momentum.unwrap_or(usual.outer_momentum),
+            precision: raw.precision.unwrap_or(usual.precision),
+            rank: raw.rank.unwrap_or(usual.rank),
+            warmup: raw.warmup.unwrap_or(usual.warmup),
+        };
+        if sync.every > 1 && sync.rank > 0 {
+            let message = "`train.sync.every` and `train.sync.rank` exclude each other".to_owned();
+            let help = "`every` sends whole parameters seldom, `rank` sends small factors at every step";
+            self.contradiction(&["train", "sync", "rank"], message, "remove one of them", help);
+        }
+        sync
+    }
+
+    /// What only makes sense across sections where ranks train on their own between agreements.
+    pub(super) fn rounds(&mut self, job: &JobSpec) {
+        let every = job.train.sync.every;
+        if every == 1 {
+            return;
+        }
+        let help = "only then do all ranks hold the same numbers";
+        for (path, value) in
+            [(["checkpoint", "every"], job.checkpoint.every), (["train", "evaluate_every"], job.train.evaluate_every)]
+        {
+            if !value.is_multiple_of(every) {
+                let message = format!("`{}` {value} is no multiple of `train.sync.every` {every}", path.join("."));
+                let near = value.next_multiple_of(every);
+                self.contradiction(&path, message, &format!("try {near}"), help);
+            }
+        }
+        let shards = job.train.global_batch / job.train.micro_batch;
+        if shards < job.resources.slots {
+            let slots = job.resources.slots;
+            let message =
+                format!("`train.sync.every` {every} needs work for each of {slots} slots at every step, not {shards} micro-batches");
+            let help = "a rank that has no samples cannot take a step of its own";
+            let label = format!("try `micro_batch: {}`", largest_divisor(job.train.global_batch, job.train.global_batch / slots.max(1)));
+            self.contradiction(&["train", "sync", "every"], message, &label, help);
+        }
+        if job.model.contrastive.global {
+            let message = "`model.contrastive.global` needs the gradients of all ranks at every step".to_owned();
+            let help = "with `train.sync.every` above 1 negatives come from the micro-batch";
+            self.contradiction(&["model", "contrastive", "global"], message, "remove it", help);
+        }
+    }
+}
