@@ -11,13 +11,14 @@ some saves into FOLDER beside training, each removed again, with the settings th
 - `durable`: median seconds from the call to the future's result (files are synced before it) and a sync of the folder, while
   training goes on; `durable_idle` the same when nothing is trained meanwhile.
 - `slowdown`: median seconds of a step beside a save against those of a step alone, the call itself not counted; `throughput`: steps
-  done from the call to durability against those of an equally long time alone, the call counted.
+  done from the call until the save is seen to have ended against those of an equally long time alone, the call counted.
 - `bytes`: what a save has on disk. `peak_bytes` is that of the process, after the first kind of saves.
 """
 
 import json
 import os
 import pathlib
+import queue
 import resource
 import shutil
 import statistics
@@ -92,21 +93,26 @@ class Training:
 
 
 def save(training, folder, busy):
-    """Saves once; returns the seconds of the call, of all until durability, of each step meanwhile, and the bytes."""
+    """Saves once: the seconds of the call, until durability and of the whole, those of each step meanwhile, and the bytes."""
     began = time.perf_counter()
+    done = queue.SimpleQueue()
     future = dcp.async_save(training.state(), checkpoint_id=str(folder))
     blocked = time.perf_counter() - began
+    # The training thread would see it only after the step that it is in.
+    future.add_done_callback(lambda _: done.put(time.perf_counter()))
     steps = []
     while busy and not future.done():
         steps.append(training.step())
+    whole = time.perf_counter() - began
     future.result()
+    syncing = time.perf_counter()
     place = os.open(folder, os.O_RDONLY)
     os.fsync(place)
     os.close(place)
-    durable = time.perf_counter() - began
+    durable = done.get() - began + time.perf_counter() - syncing
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     shutil.rmtree(folder)
-    return blocked, durable, steps, size
+    return {"blocked": blocked, "durable": durable, "whole": whole, "steps": steps, "bytes": size}
 
 
 def run(folder, megabytes, steps, threads=1):
@@ -124,16 +130,16 @@ def run(folder, megabytes, steps, threads=1):
     beside = saves(True)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     idle = saves(False)
-    median = lambda found, place: statistics.median(one[place] for one in found)
+    median = lambda found, name: statistics.median(one[name] for one in found)
     step = statistics.median(alone)
-    meanwhile = [seconds for one in beside for seconds in one[2]]
+    meanwhile = [seconds for one in beside for seconds in one["steps"]]
     found = {
-        "blocked": median(beside, 0),
-        "durable": median(beside, 1),
-        "durable_idle": median(idle, 1),
-        "bytes": beside[-1][3],
+        "blocked": median(beside, "blocked"),
+        "durable": median(beside, "durable"),
+        "durable_idle": median(idle, "durable"),
+        "bytes": beside[-1]["bytes"],
         "slowdown": statistics.median(meanwhile) / step if meanwhile else None,
-        "throughput": statistics.median(len(one[2]) * step / one[1] for one in beside),
+        "throughput": statistics.median(len(one["steps"]) * step / one["whole"] for one in beside),
         "step": step,
         "peak_bytes": peak,
     }
