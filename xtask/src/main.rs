@@ -83,6 +83,7 @@ fn find_workspace() -> Result<Workspace> {
         root,
         cache: cache.join("unimse"),
         cargo: std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()),
+        peers: std::env::var_os(peers::VARIABLE).filter(|path| !path.is_empty()).map(Into::into),
         ci: std::env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "false"),
     })
 }

@@ -16,6 +16,8 @@ pub(crate) struct Workspace {
     pub(crate) cache: PathBuf,
     /// The cargo that runs this.
     pub(crate) cargo: OsString,
+    /// A Python that has the systems to compare with, if somebody named one.
+    pub(crate) peers: Option<PathBuf>,
     /// Whether this is a run of continuous integration.
     pub(crate) ci: bool,
 }
