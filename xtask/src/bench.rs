@@ -94,7 +94,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
 /// Prints the table and writes the file.
 fn keep(workspace: &Workspace, name: &'static str, records: Vec<Record>) -> Result<()> {
     ensure!(!records.is_empty(), "the bench `{name}` measured nothing");
-    let report = Report { bench: name, host: Host::find(&workspace.root), records };
+    let report = Report { bench: name, host: Host::find(workspace), records };
     anstream::print!("{}", report.table());
     write(workspace, &report)
 }

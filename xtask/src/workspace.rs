@@ -44,6 +44,14 @@ impl Workspace {
         self.root.join("target")
     }
 
+    /// The commit that is checked out, with `-dirty` where files were changed since.
+    pub(crate) fn commit(&self) -> String {
+        let mut git = Command::new("git");
+        let said = git.args(["describe", "--always", "--dirty", "--abbrev=12"]).current_dir(&self.root).output();
+        let said = said.ok().filter(|output| output.status.success()).map(|output| output.stdout).unwrap_or_default();
+        String::from_utf8_lossy(&said).trim().to_owned()
+    }
+
     /// The link through which every build finds libtorch.
     pub(crate) fn libtorch_link(&self) -> PathBuf {
         self.root.join(".libtorch")

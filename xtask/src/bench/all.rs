@@ -37,7 +37,7 @@ pub(super) fn run(workspace: &Workspace, rest: &[String]) -> Result<()> {
     for name in goals::missed(&records) {
         talk::warn("Missed", name);
     }
-    write(workspace, &Report { bench: NAME, host: Host::find(&workspace.root), records })?;
+    write(workspace, &Report { bench: NAME, host: Host::find(workspace), records })?;
     if !failed.is_empty() {
         bail!("{} did not run to the end", failed.join(" and "));
     }
