@@ -78,7 +78,8 @@ def machine():
     import torch
 
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {"unix_seconds": int(time.time()), "gpu": gpu, "torch": torch.__version__, "cores": os.cpu_count(), "load": os.getloadavg()}
+    found = {"unix_seconds": int(time.time()), "gpu": gpu, "torch": torch.__version__}
+    return found | {"cores": os.cpu_count(), "load": os.getloadavg()}
 
 
 def peers(run):
@@ -112,9 +113,14 @@ def operations(preset, length, target):
     return 3 * (2 * products + 4 * scores)
 
 
+def name_of(case, options, device):
+    preset, batch, length, target, *_ = case
+    return f"{preset} {batch}x{length}/{target}, {options.precision} on {device}"
+
+
 def measure(run, case, options, environment, device):
     preset, batch, length, target, steps, _ = case
-    name = f"{preset} {batch}x{length}/{target}, {options.precision} on {device}"
+    name = name_of(case, options, device)
     shape = [preset, *map(str, (batch, length, target))]
     flags = ["--device", device, "--precision", options.precision]
     numbers = [str(steps), str(options.threads)]
@@ -170,6 +176,7 @@ def arguments():
     parser = argparse.ArgumentParser(description="Checks and measures unimse on this machine's GPU.")
     parser.add_argument("--cpu", action="store_true", help="tiny sizes on the CPU, to see that everything runs")
     parser.add_argument("--out", default=str(HERE / "results"))
+    parser.add_argument("--only", default="", metavar="TEXT", help="only cases with this in their name, as 512/114")
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--threads", type=int)
     options = parser.parse_args()
@@ -193,7 +200,8 @@ def main():
         if check and not options.cpu and not check.get("gpu"):
             run.fail("gpu-check", check.get("reason"))
         environment = peers(run)
-        for case in SMOKE if options.cpu else CASES:
+        wanted = [case for case in (SMOKE if options.cpu else CASES) if options.only in name_of(case, options, device)]
+        for case in wanted:
             measure(run, case, options, environment, device)
             run.write()
     run.write()

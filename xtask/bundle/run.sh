@@ -1,5 +1,5 @@
 #!/bin/sh
-# Checks and measures unimse on this machine's GPU: ./run.sh [--cpu] [--out FOLDER] [--rounds N]
+# Checks and measures unimse on this machine's GPU: ./run.sh [--cpu] [--out FOLDER] [--rounds N] [--threads N] [--only TEXT]
 #
 # Needs python3 with torch 2.11, and an NVIDIA driver unless --cpu is given, which runs everything at tiny sizes to see that it works.
 # With transformers, Hugging Face's T5 is measured beside; where it is missing, it is fetched into this folder if there is a network.

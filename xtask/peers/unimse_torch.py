@@ -56,7 +56,7 @@ class Encoder(nn.Module):
         standard.scale.copy_(torch.where(deviation > 1e-6, 1 / deviation.clamp_min(1e-6), 1.0))
 
     def forward(self, rows, features, batch):
-        """Returns the utterance vectors `[batch, out]`, zeros for samples that are not in `rows`, and the mean outputs of `rows`."""
+        """Returns the vectors `[batch, out]`, zeros for samples that are not in `rows`, and the mean outputs of `rows`."""
         vectors = self.proj.weight.new_zeros(batch, self.proj.out_features)
         if len(rows) == 0:
             return vectors, None

@@ -51,7 +51,7 @@ const BENCHES: &[Bench] = &[
     },
     Bench {
         name: "train",
-        about: "training beside Hugging Face and DistributedDataParallel: steps, real lengths, frozen, two ranks (tiny, small: only that)",
+        about: "training beside Hugging Face and PyTorch's DDP: steps, real lengths, frozen, two ranks (tiny, small: only that)",
         peers: true,
     },
 ];
