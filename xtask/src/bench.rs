@@ -2,8 +2,11 @@
 //!
 //! A bench is a `[[bench]]` target with `harness = false`. It prints one JSON object a line on stdout for each number, like
 //! `{"name": "write to a folder", "value": 812.5, "unit": "MB/s", "better": "higher"}`; other lines are talk. A `budget` beside the
-//! value is what was promised. To add a bench, write the target and add a line to [`BENCHES`].
+//! value is what was promised, `peer` what another system has, `floor` what no program can beat ([`Record`]). To add a bench, write
+//! the target and add a line to [`BENCHES`].
 
+mod all;
+mod goals;
 mod golden;
 mod host;
 mod report;
@@ -30,6 +33,7 @@ struct Bench {
 }
 
 const BENCHES: &[Bench] = &[
+    Bench { name: "allreduce", about: "all-reduce between processes of this host beside Gloo's", peers: true },
     Bench {
         name: "checkpoint",
         about: "writing, verifying and reading checkpoints in a folder and in memory",
@@ -47,7 +51,7 @@ const BENCHES: &[Bench] = &[
     },
     Bench {
         name: "train",
-        about: "the training step beside Hugging Face's T5 with PyTorch's fused AdamW (tiny, small: only that preset)",
+        about: "training beside Hugging Face and PyTorch's DDP: steps, real lengths, frozen, two ranks (tiny, small: only that)",
         peers: true,
     },
 ];
@@ -68,14 +72,19 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
         for bench in BENCHES {
             anstream::println!("{:<12} {}", bench.name, bench.about);
         }
-        anstream::println!("{:<12} {}", golden::NAME, golden::ABOUT);
+        for (name, about) in [(golden::NAME, golden::ABOUT), (all::NAME, all::ABOUT)] {
+            anstream::println!("{name:<12} {about}");
+        }
         return Ok(());
     };
+    if name == all::NAME {
+        return all::run(workspace, &options.rest);
+    }
     if name == golden::NAME {
         return keep(workspace, golden::NAME, golden::measure(workspace)?);
     }
     let Some(bench) = BENCHES.iter().find(|bench| bench.name == name) else {
-        let known: Vec<&str> = BENCHES.iter().map(|bench| bench.name).chain([golden::NAME]).collect();
+        let known: Vec<&str> = BENCHES.iter().map(|bench| bench.name).chain([golden::NAME, all::NAME]).collect();
         bail!("there is no bench `{name}`; hint: {}", known.join(", "));
     };
     let records = measure(workspace, *bench, &options.rest)?;
@@ -85,9 +94,13 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
 /// Prints the table and writes the file.
 fn keep(workspace: &Workspace, name: &'static str, records: Vec<Record>) -> Result<()> {
     ensure!(!records.is_empty(), "the bench `{name}` measured nothing");
-    let report = Report { bench: name, host: Host::find(&workspace.root), records };
-    let path = report.write(&workspace.target().join("bench"))?;
+    let report = Report { bench: name, host: Host::find(workspace), records };
     anstream::print!("{}", report.table());
+    write(workspace, &report)
+}
+
+fn write(workspace: &Workspace, report: &Report) -> Result<()> {
+    let path = report.write(&workspace.target().join("bench"))?;
     talk::say("Wrote", &relative(&path, &workspace.root).display().to_string());
     Ok(())
 }
@@ -97,7 +110,7 @@ fn measure(workspace: &Workspace, bench: Bench, rest: &[String]) -> Result<Vec<R
     // dependencies as the tests have them: nothing is compiled only for a bench but the bench.
     let mut command = workspace.cargo(&["bench", "--profile", "dev", "--workspace", "--bench", bench.name, "--"]);
     if bench.peers {
-        command.env("UNIMSE_PEER_PYTHON", peers::python(&workspace.cache)?);
+        command.env(peers::VARIABLE, peers::python(workspace)?);
     }
     let mut child = command.args(rest).stdout(Stdio::piped()).spawn().context("start cargo bench")?;
     let stdout = child.stdout.take().context("the bench has a stdout")?;

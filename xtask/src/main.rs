@@ -3,6 +3,7 @@
 //! No product logic lives here: what takes libtorch, a network or a decision is a program that is built and run from here.
 
 mod bench;
+mod bundle;
 mod demo;
 mod gpu;
 mod libtorch;
@@ -39,6 +40,8 @@ enum Task {
     Demo(demo::Options),
     /// Check all-reduce, mixed precision and the kernels on this machine's GPUs
     GpuCheck,
+    /// Make one folder that checks and measures a machine with a GPU, python3, torch and nothing else
+    GpuBundle(bundle::Options),
 }
 
 fn main() -> ExitCode {
@@ -67,6 +70,7 @@ fn run(task: Task, workspace: &Workspace) -> Result<()> {
             demo::run(&programs, &workspace.target(), &options)
         }
         Task::GpuCheck => gpu::check(workspace),
+        Task::GpuBundle(options) => bundle::make(workspace, &options),
     }
 }
 
@@ -83,6 +87,7 @@ fn find_workspace() -> Result<Workspace> {
         root,
         cache: cache.join("unimse"),
         cargo: std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()),
+        peers: std::env::var_os(peers::VARIABLE).filter(|path| !path.is_empty()).map(Into::into),
         ci: std::env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "false"),
     })
 }

@@ -3,20 +3,27 @@
 //! Fetched once for all checkouts, like libtorch, and only when a bench asks: it is gigabytes, and nothing else needs it.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
 use crate::libtorch::VERSION;
 use crate::talk::{self, Progress};
-use crate::workspace::succeeds;
+use crate::workspace::{Workspace, succeeds};
+
+/// Where benches look for that Python. Who sets it has one already, and nothing is fetched.
+pub(crate) const VARIABLE: &str = "UNIMSE_PEER_PYTHON";
 
 /// What is installed beside torch.
-const PACKAGES: [&str; 2] = ["transformers==5.23.0", "scikit-learn==1.9.1"];
+pub(crate) const PACKAGES: [&str; 2] = ["transformers==5.23.0", "scikit-learn==1.9.1"];
 
 /// Gives a Python that has the peers, after fetching it if need be.
-pub(crate) fn python(cache: &Path) -> Result<PathBuf> {
+pub(crate) fn python(workspace: &Workspace) -> Result<PathBuf> {
+    if let Some(python) = &workspace.peers {
+        return Ok(python.clone());
+    }
+    let cache = &workspace.cache;
     let folder = cache.join(format!("peers-torch-{VERSION}"));
     let python = folder.join("bin/python");
     if folder.join(".complete").is_file() && succeeds(Command::new(&python).args(["-c", "import torch, transformers"]))

@@ -16,6 +16,8 @@ pub(crate) struct Workspace {
     pub(crate) cache: PathBuf,
     /// The cargo that runs this.
     pub(crate) cargo: OsString,
+    /// A Python that has the systems to compare with, if somebody named one.
+    pub(crate) peers: Option<PathBuf>,
     /// Whether this is a run of continuous integration.
     pub(crate) ci: bool,
 }
@@ -40,6 +42,14 @@ impl Workspace {
     /// The folder of build outputs.
     pub(crate) fn target(&self) -> PathBuf {
         self.root.join("target")
+    }
+
+    /// The commit that is checked out, with `-dirty` where files were changed since.
+    pub(crate) fn commit(&self) -> String {
+        let mut git = Command::new("git");
+        let said = git.args(["describe", "--always", "--dirty", "--abbrev=12"]).current_dir(&self.root).output();
+        let said = said.ok().filter(|output| output.status.success()).map(|output| output.stdout).unwrap_or_default();
+        String::from_utf8_lossy(&said).trim().to_owned()
     }
 
     /// The link through which every build finds libtorch.

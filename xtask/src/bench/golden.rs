@@ -7,7 +7,7 @@ use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
 
-use super::report::{Better, Record};
+use super::report::Record;
 use crate::workspace::Workspace;
 
 pub(super) const NAME: &str = "golden";
@@ -42,12 +42,8 @@ fn records(text: &str) -> Vec<Record> {
         entry.0 = entry.0.max(error);
     }
     let record = |(name, (error, bound)): (String, (f64, f64))| Record {
-        name,
-        value: error,
-        unit: "relative".to_owned(),
-        better: Better::Lower,
         budget: Some(bound),
-        note: None,
+        ..Record::new(name, error, "relative")
     };
     worst.into_iter().map(record).collect()
 }

@@ -1,11 +1,11 @@
 //! What a number was measured on, without which it means little.
 
 use std::fs;
-use std::path::Path;
-use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
+
+use crate::workspace::Workspace;
 
 /// The machine and the state of the sources.
 #[derive(Debug, Serialize)]
@@ -25,13 +25,10 @@ pub(super) struct Host {
 }
 
 impl Host {
-    pub(super) fn find(root: &Path) -> Self {
-        let git =
-            Command::new("git").args(["describe", "--always", "--dirty", "--abbrev=12"]).current_dir(root).output();
-        let commit = git.ok().filter(|output| output.status.success()).map(|output| output.stdout).unwrap_or_default();
+    pub(super) fn find(workspace: &Workspace) -> Self {
         Self {
             unix_seconds: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
-            commit: String::from_utf8_lossy(&commit).trim().to_owned(),
+            commit: workspace.commit(),
             cpu: field("/proc/cpuinfo", "model name").unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
             cores: std::thread::available_parallelism().map_or(1, Into::into),
             memory_mib: field("/proc/meminfo", "MemTotal").and_then(|text| kib(&text)).unwrap_or(0) / 1024,
