@@ -13,7 +13,7 @@ pub(crate) use checkpoint::CheckpointCommand;
 pub(crate) use data::{DataCommand, ImportArgs, LabelArgs, SampleArgs};
 pub(crate) use job::{
     ExplainArgs, JobId, LogFormat, LogsArgs, MetricsArgs, MetricsFormat, PsArgs, ResumeArgs, ShowArgs, SubmitArgs,
-    SubmitFormat, WaitArgs,
+    SubmitFormat, TraceArgs, WaitArgs,
 };
 pub(crate) use local::{
     DoctorArgs, DrainArgs, HelpArgs, NodesArgs, Passed, SchemaArgs, SchemaKind, UpArgs, ValidateArgs,
@@ -112,6 +112,8 @@ pub(crate) enum Command {
     Explain(ExplainArgs),
     /// Print the metrics of a job
     Metrics(MetricsArgs),
+    /// Fetch the profile of a job's ranks: where the time of its steps goes
+    Trace(TraceArgs),
     /// Cancel a job
     Cancel(JobId),
     /// Pause a job: it writes a checkpoint, stops and frees its slots

@@ -19,6 +19,7 @@ mod show;
 mod submit;
 mod sweep;
 mod tensor;
+mod trace;
 mod up;
 mod validate;
 mod wait;
@@ -66,6 +67,7 @@ async fn run_online(context: &Context, command: Command) -> Result<Exit> {
         Command::Wait(args) => wait::run(context, args).await,
         Command::Explain(args) => explain::run(context, args).await,
         Command::Metrics(args) => metrics::run(context, args).await,
+        Command::Trace(args) => trace::run(context, args).await,
         Command::Cancel(id) => control::run(context, id, control::Action::Cancel).await,
         Command::Pause(id) => control::run(context, id, control::Action::Pause).await,
         Command::Retry(id) => control::run(context, id, control::Action::Retry).await,

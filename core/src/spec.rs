@@ -25,7 +25,7 @@ pub use job::{
     AdamSpec, AnswerWay, CheckpointName, CheckpointSpec, ContextSpec, ContrastiveSpec, DataSource, DataSpec,
     EncoderSpec, FusionInit, FusionSpec, HeadSpec, JobSpec, KeepSpec, LimitSpec, LogSpec, LoraSpec, MetricSpec,
     ModelSource, ModelSpec, Pick, Precision, Preset, ResourceSpec, RestartSpec, Resume, ScheduleKind, ScheduleSpec,
-    TrainLength, TrainSpec, Trainable,
+    SyncSpec, TrainLength, TrainSpec, Trainable,
 };
 pub use schema::{schema_job, schema_sweep};
 pub use sweep::{JobFile, parse_sweep};

@@ -41,9 +41,7 @@ impl Hooks {
             let context: *const Context = &raw const *hooks.context;
             let mut hooked = std::ptr::null_mut();
             // SAFETY: the context is boxed, so its address is stable, and it lives until `drop` has taken off every hook.
-            check(unsafe {
-                ffi::ute_set_hook(raw(leaf), forward, context.cast_mut().cast(), index, &raw mut hooked)
-            })?;
+            check(unsafe { ffi::ute_set_hook(raw(leaf), forward, context.cast_mut().cast(), index, &raw mut hooked) })?;
             hooks.hooked.push(hooked);
         }
         Ok(hooks)

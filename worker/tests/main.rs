@@ -3,6 +3,8 @@
 
 mod agent;
 mod harness;
+#[cfg(feature = "torch")]
+mod syncing;
 mod trainers;
 #[cfg(feature = "torch")]
 mod training;

@@ -151,6 +151,18 @@ pub(crate) struct ExplainArgs {
     pub(crate) output: Output,
 }
 
+#[derive(Clone, Debug, Args)]
+pub(crate) struct TraceArgs {
+    /// The job: id, unique prefix, name or @last
+    #[arg(value_name = "JOB")]
+    pub(crate) job: String,
+    /// Where to write it, in the trace event format
+    #[arg(value_name = "FILE", default_value = "trace.json")]
+    pub(crate) file: std::path::PathBuf,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
 /// How metrics are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum MetricsFormat {

@@ -12,8 +12,8 @@ use super::job::{JobSpec, ModelSource, TrainLength};
 use super::node::{Document, Node};
 use super::raw::{
     RawAdam, RawCheckpoint, RawContext, RawContrastive, RawData, RawEncoders, RawFusion, RawHeads, RawJobSpec, RawKeep,
-    RawLimits, RawLog, RawLora, RawMetric, RawModel, RawResources, RawRestart, RawSchedule, RawSource, RawSync, RawTrain,
-    RawValidSource,
+    RawLimits, RawLog, RawLora, RawMetric, RawModel, RawResources, RawRestart, RawSchedule, RawSource, RawSync,
+    RawTrain, RawValidSource,
 };
 use super::resolve::resolve;
 use super::schema;

@@ -295,14 +295,7 @@ impl SyncSpec {
 impl Default for SyncSpec {
     /// Gradients are added up as they are, at every step.
     fn default() -> Self {
-        Self {
-            every: 1,
-            outer_learning_rate: 0.7,
-            outer_momentum: 0.9,
-            precision: Precision::Fp32,
-            rank: 0,
-            warmup: 0,
-        }
+        Self { every: 1, outer_learning_rate: 0.7, outer_momentum: 0.9, precision: Precision::Fp32, rank: 0, warmup: 0 }
     }
 }
 

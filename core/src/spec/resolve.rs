@@ -16,8 +16,8 @@ use super::job::{
 };
 use super::node::Document;
 use super::raw::{
-    RawCheckpoint, RawContrastive, RawData, RawEncoders, RawFusion, RawJobSpec, RawLog, RawLora, RawModel, RawResources,
-    RawTrain,
+    RawCheckpoint, RawContrastive, RawData, RawEncoders, RawFusion, RawJobSpec, RawLog, RawLora, RawModel,
+    RawResources, RawTrain,
 };
 
 /// Fills in the defaults and checks across fields.

@@ -65,7 +65,9 @@ impl<'a, 'b> Course<'a, 'b> {
         let spec = std::sync::Arc::clone(&self.life.begin.spec);
         let step = self.held().step();
         let last = step.0 >= self.total;
-        if self.is_due(spec.train.evaluate_every, step) && self.held().evaluated.as_ref().is_none_or(|(at, _)| *at != step) {
+        if self.is_due(spec.train.evaluate_every, step)
+            && self.held().evaluated.as_ref().is_none_or(|(at, _)| *at != step)
+        {
             self.evaluate()?;
         }
         let due = self.is_due(spec.checkpoint.every, step) || self.stop || self.held().owed;

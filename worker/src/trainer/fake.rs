@@ -22,7 +22,7 @@ use unimse_core::id::{Generation, Rank, Step};
 use unimse_core::job::ExitCause;
 use unimse_core::shard::{Batch, DataOrder};
 
-use super::{Description, Halt, Read, Replica, Sums, Surroundings, Update, failed, invalid};
+use super::{Copier, Description, Halt, Read, Replica, Sums, Surroundings, Update, failed, invalid};
 use crate::protocol::Begin;
 
 /// The tensors of the fake state.

@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 use unimse_checkpoint::{Store, TraceKey};
 use unimse_core::id::Step;
 
+use super::Halt;
 use super::boundary::Course;
 use super::spans::{self, Span};
-use super::Halt;
 use crate::protocol::Seat;
 
 /// Steps of a generation that come before the profile: kernels are chosen and caches filled.
@@ -31,9 +31,14 @@ impl Course<'_, '_> {
             return Ok(());
         }
         if self.profile.made == WARM {
-            spans::record();
-            self.life.replica.record()?;
-            self.profile.recording = Some(next);
+            // A profile is worth a pause, but not the job.
+            match self.life.replica.record() {
+                Ok(()) => {
+                    spans::record();
+                    self.profile.recording = Some(next);
+                }
+                Err(cause) => tracing::warn!(%cause, "nothing is recorded"),
+            }
         } else if self.profile.made == WARM + steps
             && let Some(first) = self.profile.recording.take()
         {
@@ -42,7 +47,6 @@ impl Course<'_, '_> {
             let (seat, store) = (self.life.seat, self.saver.store().clone());
             let key = TraceKey { job: self.life.begin.job, generation: seat.generation, rank: seat.rank };
             let file = chrome(&recorded, seat, &self.life.begin.host, first);
-            // A profile is worth a pause, but not the job.
             match self.life.runtime.block_on(write(&store, key, file)) {
                 Ok(()) => tracing::info!(%first, steps, "profile written; `unimse trace` fetches it"),
                 Err(error) => tracing::warn!(error = %error, "the profile could not be written"),
@@ -76,7 +80,6 @@ fn chrome(spans: &[Span], seat: Seat, host: &str, first: Step) -> Value {
     json!({"traceEvents": events, "displayTimeUnit": "ms", "first_step": first.0, "generation": seat.generation.0})
 }
 
-
 #[cfg(test)]
 mod tests {
     use unimse_core::id::{Generation, Rank};
@@ -86,13 +89,15 @@ mod tests {
     #[test]
     fn a_trace_names_its_rank_and_puts_spans_on_the_wall_clock() {
         let begin = spans::now();
-        let span =
-            Span { name: "forward".into(), category: "trainer", begin, end: begin + 2_500, thread: 7 };
+        let span = Span { name: "forward".into(), category: "trainer", begin, end: begin + 2_500, thread: 7 };
         let seat = Seat { generation: Generation(3), rank: Rank(1), world_size: 2 };
         let trace = chrome(&[span], seat, "box", Step(11));
         let events = trace["traceEvents"].as_array().expect("a list");
         assert_eq!(events[0]["args"]["name"], "rank 1 on box");
-        assert_eq!((&events[2]["name"], &events[2]["pid"], &events[2]["dur"]), (&json!("forward"), &json!(1), &json!(2.5)));
+        assert_eq!(
+            (&events[2]["name"], &events[2]["pid"], &events[2]["dur"]),
+            (&json!("forward"), &json!(1), &json!(2.5))
+        );
         let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_micros() as f64;
         let apart = (now - events[2]["ts"].as_f64().expect("a number")).abs();
         assert!(apart < 60e6, "{apart} microseconds from now");

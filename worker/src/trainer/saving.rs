@@ -172,7 +172,8 @@ impl Saver {
                 () = cancelled.cancelled() => {}
             }
         });
-        self.saving = Some(Saving { held: held.clone(), copied, description: replica.description(), upload, abandoned });
+        self.saving =
+            Some(Saving { held: held.clone(), copied, description: replica.description(), upload, abandoned });
         Ok(())
     }
 

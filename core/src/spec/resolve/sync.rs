@@ -43,10 +43,14 @@ impl Resolver<'_> {
         let shards = job.train.global_batch / job.train.micro_batch;
         if shards < job.resources.slots {
             let slots = job.resources.slots;
-            let message =
-                format!("`train.sync.every` {every} needs work for each of {slots} slots at every step, not {shards} micro-batches");
+            let message = format!(
+                "`train.sync.every` {every} needs work for each of {slots} slots at every step, not {shards} micro-batches"
+            );
             let help = "a rank that has no samples cannot take a step of its own";
-            let label = format!("try `micro_batch: {}`", largest_divisor(job.train.global_batch, job.train.global_batch / slots.max(1)));
+            let label = format!(
+                "try `micro_batch: {}`",
+                largest_divisor(job.train.global_batch, job.train.global_batch / slots.max(1))
+            );
             self.contradiction(&["train", "sync", "every"], message, &label, help);
         }
         if job.model.contrastive.global {

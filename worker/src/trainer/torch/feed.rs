@@ -30,6 +30,14 @@ pub(super) struct Shard {
     pub(super) labels: Vec<Labels>,
 }
 
+impl Shard {
+    /// Tokens of inputs and targets, padding not counted.
+    pub(super) fn tokens(&self) -> u64 {
+        let inputs = self.arrays.input.mask.iter().filter(|&&mask| mask != 0).count();
+        (inputs + self.targets.iter().map(Vec::len).sum::<usize>()) as u64
+    }
+}
+
 /// The stream of one rank's micro-shards.
 #[derive(Debug)]
 pub(super) struct Feed {

@@ -13,7 +13,7 @@ use unimse_torch_ext::{autocast, cuda};
 
 use super::flat::Flat;
 use super::optimiser;
-use super::reducer::{Reducer, device_buffer};
+use super::reducer::{Reducer, Wire, device_buffer};
 use super::seeding::seeded;
 
 /// The variable that lets NCCL from 2.30 put several ranks on one GPU.
@@ -137,7 +137,7 @@ fn sum(control: Box<dyn Collective>, world: u32) -> Result<(), String> {
         (0..8).map(|place| nn::linear(&store.root() / place, 1024, 1024, nn::LinearConfig::default())).collect();
     let flat = Flat::new(weights::parameters(&store), device).map_err(|cause| cause.to_string())?;
     let _ = tch::no_grad(|| flat.parameters.shallow_clone().fill_(1e-3));
-    let reducer = Reducer::new(&flat).map_err(|cause| cause.to_string())?;
+    let reducer = Reducer::new(&flat, Wire::F32).map_err(|cause| cause.to_string())?;
     let backward = || {
         let input = Tensor::full([4, 1024], own, (Kind::Float, device));
         let output = layers.iter().fold(input, |x, layer| layer.forward(&x));

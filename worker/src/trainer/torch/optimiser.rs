@@ -24,7 +24,8 @@ pub(super) fn update(flat: &mut Flat, train: &TrainSpec, step: Step, total: u64)
         )));
     }
     let too_long = train.clip > 0.0 && norm > train.clip;
-    let divisor = too_long.then(|| Tensor::from(((norm + NORM_EPSILON) / train.clip) as f32).to_device(flat.parameters.device()));
+    let divisor =
+        too_long.then(|| Tensor::from(((norm + NORM_EPSILON) / train.clip) as f32).to_device(flat.parameters.device()));
     let factor = train.schedule.factor(step, total);
     let count = Tensor::from(step.0 as f32).to_device(flat.parameters.device());
     for super::flat::Group { range, decays, added } in &flat.groups {

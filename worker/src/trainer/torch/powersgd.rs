@@ -95,9 +95,9 @@ impl PowerSgd {
         // P = M Q for each matrix, and what is not factored beside them.
         let mut parts = Vec::with_capacity(self.matrices.len() + self.others.len());
         for (place, matrix) in self.matrices.iter_mut().enumerate() {
-            let shape = [matrix.columns, rank];
+            let (own, shape) = (matrix.of(gradients), [matrix.columns, rank]);
             let factor = matrix.factor.get_or_insert_with(|| first_factor(seed, step, place, shape, device));
-            parts.push(matrix.of(gradients).matmul(factor));
+            parts.push(own.matmul(factor));
         }
         parts.extend(self.others.iter().map(|entry| entry.view(gradients)));
         let first = together(group, &mut parts)?;
@@ -143,7 +143,7 @@ fn first_factor(seed: u64, step: Step, place: usize, shape: [i64; 2], device: De
 
 /// An orthonormal basis of the columns of `p`, `[n, rank]`.
 fn orthonormal(p: &Tensor) -> Tensor {
-    p.linalg_qr("reduced").0
+    Tensor::linalg_qr(p, "reduced").0
 }
 
 /// Adds up several tensors over the ranks in one call, in place; returns how many numbers there were.
@@ -177,7 +177,12 @@ mod tests {
     }
 
     /// Runs `steps` steps on two ranks whose gradients are `gradient(rank, step)`, and gives what rank 0 saw and sent.
-    fn run(rank: u32, steps: u64, exactly: impl Fn(u64) -> bool + Sync, gradient: impl Fn(u32, u64) -> Tensor + Sync) -> Vec<(Tensor, u64)> {
+    fn run(
+        rank: u32,
+        steps: u64,
+        exactly: impl Fn(u64) -> bool + Sync,
+        gradient: impl Fn(u32, u64) -> Tensor + Sync,
+    ) -> Vec<(Tensor, u64)> {
         let sync = SyncSpec { rank, ..SyncSpec::default() };
         let one = |mut group: Box<dyn Collective>| {
             let flat = flat(&[&[40, 30], &[7]]);
@@ -216,10 +221,16 @@ mod tests {
     fn matrices_of_low_rank_are_sent_whole_and_small_parts_as_they_are() {
         let low = |rank: u32, step: u64| {
             let like = flat(&[&[40, 30], &[7]]);
-            let (a, b) = seeded(step, || (Tensor::randn([40, 1], (Kind::Float, Device::Cpu)), Tensor::randn([1, 30], (Kind::Float, Device::Cpu))));
+            let (a, b) = seeded(step, || {
+                (Tensor::randn([40, 1], (Kind::Float, Device::Cpu)), Tensor::randn([1, 30], (Kind::Float, Device::Cpu)))
+            });
             for entry in &like.entries {
                 let mut view = entry.view(&like.gradients);
-                if entry.shape.len() > 1 { view.copy_(&(a.matmul(&b) * f64::from(rank + 1))) } else { let _ = view.fill_(f64::from(rank + 1)); }
+                if entry.shape.len() > 1 {
+                    view.copy_(&(a.matmul(&b) * f64::from(rank + 1)))
+                } else {
+                    let _ = view.fill_(f64::from(rank + 1));
+                }
             }
             like.gradients
         };

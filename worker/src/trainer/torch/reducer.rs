@@ -9,13 +9,15 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 use unimse_collectives::{Buffer, Collective, DType, DeviceBuffer};
 use unimse_core::job::ExitCause;
+use unimse_core::spec::Precision;
 use unimse_torch_ext::{hook, view};
 
-use super::super::{Halt, failed};
+use super::super::{Halt, failed, spans};
 use super::flat::Flat;
 
 /// The size at which a bucket is full, in numbers: 25 MiB, as in DDP.
@@ -27,6 +29,7 @@ pub(super) struct Reducer {
     gradients: Tensor,
     buckets: Vec<Range<usize>>,
     progress: Arc<Progress>,
+    wire: Wire,
     /// Kept for its effect: it takes the hooks off when the reducer goes.
     _hooks: hook::Hooks,
 }
@@ -70,11 +73,11 @@ impl Progress {
 }
 
 impl Reducer {
-    pub(super) fn new(flat: &Flat) -> Result<Self, ExitCause> {
-        Self::with_buckets_of(flat, BUCKET)
+    pub(super) fn new(flat: &Flat, wire: Wire) -> Result<Self, ExitCause> {
+        Self::with_buckets_of(flat, BUCKET, wire)
     }
 
-    fn with_buckets_of(flat: &Flat, full: usize) -> Result<Self, ExitCause> {
+    fn with_buckets_of(flat: &Flat, full: usize, wire: Wire) -> Result<Self, ExitCause> {
         let total = flat.gradients.numel();
         let mut starts = vec![0];
         let mut bucket_of = Vec::with_capacity(flat.entries.len());
@@ -94,7 +97,7 @@ impl Reducer {
         let progress = Arc::new(Progress { bucket_of, sizes, missing, complete: Mutex::default() });
         let seen = Arc::clone(&progress);
         let hooks = hook::Hooks::install(&flat.leaves, move |parameter| seen.finished(parameter)).map_err(failed)?;
-        Ok(Self { gradients: flat.gradients.shallow_clone(), buckets, progress, _hooks: hooks })
+        Ok(Self { gradients: flat.gradients.shallow_clone(), buckets, progress, wire, _hooks: hooks })
     }
 
     /// The number of buckets.
@@ -107,17 +110,22 @@ impl Reducer {
         group.world_size() > 1 && self.buckets.len() > 1
     }
 
-    /// Runs `backward` and adds up the buckets over the ranks as they become complete.
-    pub(super) fn during(&self, group: &mut dyn Collective, backward: impl FnOnce()) -> Result<(), Halt> {
+    /// Runs `backward` and adds up the buckets over the ranks as they become complete; returns how long the sums took beyond it.
+    pub(super) fn during(&self, group: &mut dyn Collective, backward: impl FnOnce()) -> Result<Duration, Halt> {
         let complete = self.progress.watch();
         let views = self.views();
         let summed = std::thread::scope(|scope| {
-            let summing = scope.spawn(move || sum_as_they_come(group, views, &complete));
+            let wire = self.wire;
+            let summing = scope.spawn(move || sum_as_they_come(group, views, &complete, wire));
             backward();
             self.progress.unwatch();
-            summing.join()
+            let computed = Instant::now();
+            let summed = summing.join();
+            (summed, computed.elapsed())
         });
-        summed.map_err(|_| failed("the thread that adds up gradients panicked"))?
+        let (summed, exposed) = summed;
+        summed.map_err(|_| failed("the thread that adds up gradients panicked"))??;
+        Ok(exposed)
     }
 
     /// Adds up all buckets over the ranks.
@@ -125,7 +133,12 @@ impl Reducer {
         if group.world_size() == 1 {
             return Ok(());
         }
-        self.views().into_iter().try_for_each(|mut view| sum(group, &mut view))
+        self.views().into_iter().try_for_each(|mut view| sum(group, &mut view, self.wire))
+    }
+
+    /// Bytes that a rank gives to the sums of a step.
+    pub(super) fn bytes(&self) -> u64 {
+        self.gradients.numel() as u64 * self.wire.bytes()
     }
 
     /// Waits until the sums can be used.
@@ -148,23 +161,80 @@ fn sum_as_they_come(
     group: &mut dyn Collective,
     mut views: Vec<Tensor>,
     complete: &Receiver<usize>,
+    wire: Wire,
 ) -> Result<(), Halt> {
     let mut ready = BTreeSet::new();
     let mut next = 0;
     for bucket in complete {
         ready.insert(bucket);
         while ready.remove(&next) {
-            sum(group, &mut views[next])?;
+            let _span = spans::span(format!("all-reduce bucket {next}"));
+            sum(group, &mut views[next], wire)?;
             next += 1;
         }
     }
-    views[next..].iter_mut().try_for_each(|view| sum(group, view))
+    let _span = (next < views.len()).then(|| spans::span("all-reduce the rest"));
+    views[next..].iter_mut().try_for_each(|view| sum(group, view, wire))
 }
 
-/// Adds up one range over the ranks; on a GPU only enqueues it.
-fn sum(group: &mut dyn Collective, view: &mut Tensor) -> Result<(), Halt> {
+/// How numbers travel between ranks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wire {
+    F32,
+    /// Half the bytes; sums are made in 32 bits.
+    Bf16,
+}
+
+impl Wire {
+    pub(super) fn of(precision: Precision) -> Self {
+        match precision {
+            Precision::Fp32 => Self::F32,
+            Precision::Bf16 => Self::Bf16,
+        }
+    }
+
+    fn bytes(self) -> u64 {
+        match self {
+            Self::F32 => 4,
+            Self::Bf16 => 2,
+        }
+    }
+}
+
+/// Adds up a contiguous f32 tensor over the ranks and waits for it; returns the bytes that this rank gave.
+pub(super) fn add_up(group: &mut dyn Collective, tensor: &mut Tensor, wire: Wire) -> Result<u64, Halt> {
+    let _span = spans::span("all-reduce");
+    let bytes = tensor.numel() as u64 * wire.bytes();
+    // A bucket at a time, so that what is rounded for the way stays small.
+    for part in tensor.split(BUCKET as i64, 0) {
+        sum(group, &mut part.shallow_clone(), wire)?;
+    }
+    if tensor.device().is_cuda()
+        && let Some(device) = group.device()
+    {
+        device.synchronize(0)?;
+    }
+    Ok(bytes)
+}
+
+/// Adds up one range over the ranks; on a GPU 32 bits are only enqueued.
+fn sum(group: &mut dyn Collective, view: &mut Tensor, wire: Wire) -> Result<(), Halt> {
     match (view::device_pointer(view), group.device()) {
-        (None, _) => Ok(group.all_reduce(Buffer::F32(view::host_mut(view).map_err(failed)?))?),
+        (None, _) => {
+            let values = view::host_mut(view).map_err(failed)?;
+            Ok(match wire {
+                Wire::F32 => group.all_reduce(Buffer::F32(values))?,
+                Wire::Bf16 => group.all_reduce_compressed(values, unimse_collectives::Wire::Bf16)?,
+            })
+        }
+        (Some(_), Some(device)) if wire == Wire::Bf16 => {
+            let rounded = view.to_kind(Kind::BFloat16);
+            device.enqueue_all_reduce(DeviceBuffer { dtype: DType::Bf16, ..device_buffer(&rounded) })?;
+            // The copy back must come after the sum, which has a stream of its own.
+            device.synchronize(0)?;
+            view.copy_(&rounded);
+            Ok(())
+        }
         (Some(_), Some(device)) => Ok(device.enqueue_all_reduce(device_buffer(view))?),
         (Some(_), None) => Err(Halt::End(failed("the group of ranks cannot add up memory of a GPU"))),
     }
@@ -177,8 +247,8 @@ pub(super) fn device_buffer(tensor: &Tensor) -> DeviceBuffer {
 
 #[cfg(test)]
 mod tests {
+    use tch::nn;
     use tch::nn::Module;
-    use tch::{Kind, nn};
     use unimse_collectives::local;
 
     use super::*;
@@ -197,7 +267,7 @@ mod tests {
             (0..6).map(|place| nn::linear(&path / place, 8, 8, nn::LinearConfig::default())).collect();
         let flat = Flat::new(unimse_model::weights::parameters(&store), Device::Cpu).unwrap();
         let _ = flat.parameters.shallow_clone().fill_(0.25);
-        let reducer = Reducer::with_buckets_of(&flat, 100).unwrap();
+        let reducer = Reducer::with_buckets_of(&flat, 100, Wire::F32).unwrap();
         Rank { _store: store, layers, flat, reducer }
     }
 

@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use tch::{Device, Kind, Tensor};
 use unimse_checkpoint::{Manifest, TensorSpec, Tokenizer};
 use unimse_collectives::{Collective, nccl};
@@ -15,8 +14,11 @@ use unimse_core::id::{Generation, Rank, Step};
 use unimse_core::job::ExitCause;
 use unimse_core::shard::{Batch, DataOrder};
 use unimse_model::config::ContrastiveConfig;
+use unimse_torch_ext::profile;
 
-use super::super::{Description, Halt, Read, Replica, Sums, Surroundings, Update, invalid};
+use super::super::{
+    Copier, Description, Halt, Read, Replica, Span, Sums, Surroundings, Update, failed, invalid, spans,
+};
 use super::description::{config_of, describe, understand};
 use super::feed::Feed;
 use super::material::Material;
@@ -39,6 +41,9 @@ pub(super) struct TorchReplica {
     model: Model,
     /// The gradients of this step were added up while they were computed.
     reduced: bool,
+    /// Bytes given to sums since somebody asked.
+    traffic: u64,
+    recording: Option<profile::Recording>,
 }
 
 /// Makes the replica for a job: opens its data and builds its model.
@@ -63,7 +68,17 @@ pub fn make(begin: &Begin, surroundings: &Surroundings) -> Result<Box<dyn Replic
         "model and data are there"
     );
     let feed = Feed::new(Arc::clone(&material), order);
-    Ok(Box::new(TorchReplica { begin: begin.clone(), device, material, order, feed, model, reduced: false }))
+    Ok(Box::new(TorchReplica {
+        begin: begin.clone(),
+        device,
+        material,
+        order,
+        feed,
+        model,
+        reduced: false,
+        traffic: 0,
+        recording: None,
+    }))
 }
 
 impl Replica for TorchReplica {
@@ -106,6 +121,9 @@ impl Replica for TorchReplica {
     }
 
     fn join(&mut self, _generation: Generation, group: Box<dyn Collective>) -> Result<Box<dyn Collective>, Halt> {
+        if let Some(powersgd) = &mut self.model.powersgd {
+            powersgd.forget();
+        }
         match self.device {
             Device::Cuda(index) => Ok(Box::new(nccl::connect(group, index as u32, FORM_WITHIN)?)),
             _ => Ok(group),
@@ -150,7 +168,10 @@ impl Replica for TorchReplica {
     ) -> Result<Sums, Halt> {
         let began = Instant::now();
         self.model.fresh = false;
-        let shards = self.feed.next(batch.cursor, rank, world)?;
+        let shards = {
+            let _span = spans::span("data");
+            self.feed.next(batch.cursor, rank, world)?
+        };
         let mut sums = Sums { data: began.elapsed(), ..Sums::default() };
         let _ = self.model.flat.gradients.zero_();
         if let Some(exact) = &mut self.model.exact {
@@ -160,7 +181,8 @@ impl Replica for TorchReplica {
         let began = Instant::now();
         let against = self.negatives(step, &shards, group)?;
         sums.forward += began.elapsed();
-        let overlaps = self.model.reducer.overlaps(group);
+        let alone = self.model.rounds.is_some() || self.model.powersgd.is_some();
+        let overlaps = !alone && self.model.reducer.overlaps(group);
         self.reduced = overlaps;
         let mut parts = Tensor::zeros([4], (Kind::Float, self.device));
         let last = shards.len().saturating_sub(1);
@@ -169,25 +191,34 @@ impl Replica for TorchReplica {
                 exact.set_aside(&mut self.model.flat.gradients);
             }
             let reducer = &self.model.reducer;
+            let mut exposed = Duration::ZERO;
             let backward = |loss: &Tensor| {
+                let _span = spans::span("backward");
                 if overlaps && place == last {
-                    reducer.during(&mut *group, || loss.backward())
+                    exposed = reducer.during(&mut *group, || loss.backward())?;
                 } else {
                     loss.backward();
-                    Ok(())
                 }
+                Ok(())
             };
             let (own, forward, backward) =
                 self.micro_shard(step, shard, of, against.as_ref().map(|parts| &parts[place]), backward)?;
             parts += own;
             sums.forward += forward;
-            sums.backward += backward;
+            sums.backward += backward.saturating_sub(exposed);
+            sums.exposed += exposed;
+            sums.tokens += shard.tokens();
             sums.samples += shard.samples.len() as u64;
             shard.samples.iter().for_each(|&sample| sums.digest.add(sample));
         }
         if shards.is_empty() && overlaps {
             // The other ranks add up theirs now; this one takes part with nothing.
             self.model.reducer.all(group)?;
+        }
+        if self.model.rounds.is_some() && sums.samples > 0 {
+            // A step of its own counts its own samples as a whole batch.
+            let own = batch.samples.len() as f64 / sums.samples as f64;
+            let _ = self.model.flat.gradients.g_mul_scalar_(own);
         }
         let reading = Instant::now();
         let [loss, ce, acoustic, visual]: [f32; 4] =
@@ -200,8 +231,19 @@ impl Replica for TorchReplica {
         Ok(sums)
     }
 
-    fn reduce(&mut self, group: &mut dyn Collective) -> Result<(), Halt> {
-        let Model { flat, reducer, exact, .. } = &mut self.model;
+    fn reduce(&mut self, step: Step, exactly: bool, group: &mut dyn Collective) -> Result<(), Halt> {
+        let Model { flat, reducer, exact, rounds, powersgd, .. } = &mut self.model;
+        if rounds.is_some() {
+            return Ok(());
+        }
+        if let Some(powersgd) = powersgd {
+            self.traffic += powersgd.reduce(&mut flat.gradients, step, exactly, group)?;
+            return Ok(());
+        }
+        if group.world_size() > 1 {
+            self.traffic += reducer.bytes();
+        }
+        let _span = spans::span("reduce");
         match exact {
             Some(exact) => exact.reduce(&mut flat.gradients, group),
             None if self.reduced => reducer.finish(group),
@@ -212,8 +254,49 @@ impl Replica for TorchReplica {
         }
     }
 
+    fn synchronise(&mut self, step: Step, total: u64, group: &mut dyn Collective) -> Result<bool, Halt> {
+        let Model { flat, rounds: Some(rounds), .. } = &mut self.model else { return Ok(true) };
+        if !self.begin.spec.train.sync.agrees_after(step, total) {
+            return Ok(false);
+        }
+        self.traffic += rounds.agree(flat, group)?;
+        Ok(true)
+    }
+
+    fn rewind(&mut self) -> Result<(), ExitCause> {
+        if let Model { flat, rounds: Some(rounds), .. } = &mut self.model {
+            rounds.rewind(flat);
+        }
+        Ok(())
+    }
+
+    fn traffic(&mut self) -> u64 {
+        std::mem::take(&mut self.traffic)
+    }
+
+    fn record(&mut self) -> Result<(), ExitCause> {
+        self.recording = Some(profile::Recording::begin().map_err(failed)?);
+        Ok(())
+    }
+
+    fn recorded(&mut self) -> Result<Vec<Span>, ExitCause> {
+        let Some(recording) = self.recording.take() else { return Ok(Vec::new()) };
+        let span = |span: profile::Span| Span {
+            name: span.name.into(),
+            category: if span.backward { "backward" } else { "operator" },
+            begin: span.begin,
+            end: span.end,
+            thread: span.thread,
+        };
+        Ok(recording.finish().map_err(failed)?.into_iter().map(span).collect())
+    }
+
     fn update(&mut self, step: Step, total: u64) -> Result<Update, ExitCause> {
-        optimiser::update(&mut self.model.flat, &self.begin.spec.train, step, total)
+        let Model { flat, rounds, .. } = &mut self.model;
+        if let Some(rounds) = rounds {
+            rounds.leave(flat);
+        }
+        optimiser::update(flat, &self.begin.spec.train, step, total)
     }
 
     fn evaluate(&mut self, group: &mut dyn Collective) -> Result<BTreeMap<String, f64>, Halt> {
@@ -226,7 +309,7 @@ impl Replica for TorchReplica {
         self.model.tensors()
     }
 
-    fn copy(&mut self, places: &[usize]) -> Result<Vec<Bytes>, ExitCause> {
-        self.model.copy(places)
+    fn copier(&self, places: &[usize]) -> Copier {
+        self.model.copier(places)
     }
 }

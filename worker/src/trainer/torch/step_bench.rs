@@ -1,19 +1,22 @@
-//! The training step alone, on a batch that is given: what a bench compares with another system's step.
+//! The training step alone, on batches that are given: what a bench compares with another system's step.
+
+mod batches;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use tch::{Device, Kind, Tensor, nn};
-use unimse_collectives::local;
+use tch::{Device, Tensor, nn};
+use unimse_collectives::Collective;
 use unimse_core::id::Step;
-use unimse_core::spec::{TrainSpec, parse_job};
-use unimse_model::{Batch, Config, Inputs, Modality, UniMse, weights};
+use unimse_core::spec::{Precision, TrainSpec, parse_job};
+use unimse_model::{Batch, Config, UniMse, weights};
+use unimse_torch_ext::{autocast, cuda};
 
 use super::exact::Exact;
 use super::flat::Flat;
 use super::optimiser;
-use super::reducer::Reducer;
+use super::reducer::{Reducer, Wire};
 use super::seeding::seeded;
 
 /// What to measure.
@@ -25,85 +28,238 @@ pub struct Options {
     pub warm: u64,
     /// Threads of libtorch.
     pub threads: u32,
+    /// On the first GPU rather than the CPU.
+    pub cuda: bool,
+    /// Forward passes under autocast.
+    pub bf16: bool,
 }
 
 /// What was found.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Outcome {
     /// The seconds of each timed step.
     pub seconds: Vec<f64>,
     /// Of these the forward pass, the backward pass and the update, in the median.
     pub parts: [f64; 3],
-    /// The loss of every step, the untimed ones included.
+    /// Communication that the backward pass did not hide, in the median.
+    pub exposed: f64,
+    /// The loss of every step over all ranks, the untimed ones included.
     pub losses: Vec<f64>,
     /// Most memory the process had, in bytes.
     pub peak_bytes: u64,
+    /// Parameters that learn.
+    pub learning: usize,
+    /// Floating-point operations of a step's matrix products on this rank, where all parameters learn; else 0.
+    pub flops: f64,
 }
 
 /// Trains on one batch again and again: `folder` holds a T5 as Hugging Face writes it and `batch.safetensors` with `input_ids`
-/// and `attention_mask [B, L]` and `labels [B, T]`, all `Int64`. No dropout, clipping at norm 1, AdamW at a constant rate of 1e-3.
-pub fn run(folder: &Path, options: Options) -> Result<Outcome, String> {
-    tch::set_num_threads(options.threads as i32);
-    let text = std::fs::read_to_string(folder.join("config.json")).map_err(|error| error.to_string())?;
-    let mut config = Config::from_json(&text).map_err(|error| error.to_string())?;
-    config.t5.dropout_rate = 0.0;
-    config.unimse.fusion.layers = 0;
-    let store = nn::VarStore::new(Device::Cpu);
-    let model = seeded(1, || UniMse::new(&store.root(), &config)).map_err(|error| error.to_string())?;
-    weights::initialise_from_t5(&store, &config, folder).map_err(|error| error.to_string())?;
-    let batch = batch_of(folder)?;
-    let mut flat = Flat::new(weights::parameters(&store), Device::Cpu).map_err(|cause| cause.to_string())?;
-    let reducer = Reducer::new(&flat).map_err(|cause| cause.to_string())?;
-    let mut group = local::group(1, 0).remove(0);
-    let mut exact = Exact::of(&flat, reducer.buckets(), 1);
-    let train = settings();
-    let (tokens, samples) = (batch.targets.numel() as f64, batch.targets.size()[0] as f64);
-    let mut outcome = Outcome { seconds: Vec::new(), parts: [0.0; 3], losses: Vec::new(), peak_bytes: 0 };
-    let mut parts = [const { Vec::new() }; 3];
-    for step in 1..=options.warm + options.steps {
+/// and `attention_mask [B, L]` and `labels [B, T]`, all `Int64`; a `frozen.json` with `last_blocks` freezes all but that many blocks
+/// of each stack. No dropout, clipping at norm 1, AdamW at a constant rate of 1e-3. Each rank of the group takes its share of
+/// the rows.
+pub fn run(folder: &Path, options: Options, group: Box<dyn Collective>) -> Result<Outcome, String> {
+    let mut engine = Engine::new(folder, options, group)?;
+    let batch = batches::fixed(folder, (engine.group.rank(), engine.group.world_size()))?.to_device(engine.device);
+    let counts = (
+        batch.targets.numel() as f64 * f64::from(engine.group.world_size()),
+        batch.targets.size()[0] as f64 * f64::from(engine.group.world_size()),
+    );
+    for _ in 0..options.warm + options.steps {
+        engine.step(std::slice::from_ref(&batch), counts)?;
+    }
+    let all = engine.flat.entries.len() == weights::parameters(&engine.store).len();
+    let flops = if all { flops(engine.model.config(), &batch) } else { 0.0 };
+    Ok(Outcome { flops, ..engine.outcome(options.warm) })
+}
+
+/// Floating-point operations a second of large matrix products on this machine: what no step can pass.
+pub fn product_speed(threads: u32) -> f64 {
+    tch::set_num_threads(threads as i32);
+    let size = 1024;
+    let [a, b] = [1, 2].map(|seed| seeded(seed, || Tensor::randn([size, size], (tch::Kind::Float, Device::Cpu))));
+    let times = (0..12).map(|_| {
         let began = Instant::now();
-        let _ = flat.gradients.zero_();
-        let output = model.forward(&batch, true).map_err(|error| error.to_string())?;
-        let loss = model.loss(&output, tokens, samples);
-        drop(output);
-        let forward = began.elapsed();
-        loss.backward();
-        if let Some(exact) = &mut exact {
-            exact.reduce(&mut flat.gradients, &mut group).map_err(|halt| format!("{halt:?}"))?;
+        let _ = a.matmul(&b);
+        began.elapsed()
+    });
+    2.0 * (size as f64).powi(3) / times.min().map_or(f64::NAN, |time| time.as_secs_f64())
+}
+
+/// Forward and backward: each product of the forward pass has two in the backward pass.
+fn flops(config: &Config, batch: &Batch) -> f64 {
+    let t5 = &config.t5;
+    let [rows, input] = [0, 1].map(|side| batch.inputs.input_ids.size()[side] as f64);
+    let target = batch.targets.size()[1] as f64;
+    let (model, inner, wide, vocab) = (t5.d_model as f64, t5.inner_dim() as f64, t5.d_ff as f64, t5.vocab_size as f64);
+    let (encoder, decoder) = (t5.num_layers as f64, t5.decoder_layers() as f64);
+    let gates = if t5.feed_forward_proj == unimse_model::config::FeedForwardProjection::Relu { 2.0 } else { 3.0 };
+    let projections = 4.0 * model * inner;
+    let forward = gates * model * wide;
+    let scores = |queries: f64, keys: f64| 2.0 * queries * keys * inner;
+    let encoding = encoder * (input * (projections + forward) + scores(input, input));
+    let own = target * (projections + forward) + scores(target, target);
+    let cross = target * 2.0 * model * inner + input * 2.0 * model * inner + scores(target, input);
+    let decoding = decoder * (own + cross) + target * model * vocab;
+    3.0 * 2.0 * rows * (encoding + decoding)
+}
+
+/// Trains on batches of the lengths that real data have, of all modalities: `folder` holds a UniMSE and `batches.json`. As the trainer
+/// does, samples of a batch are put in order of their length before they are cut into micro-shards of `micro` samples.
+pub fn run_lengths(
+    folder: &Path,
+    options: Options,
+    micro: usize,
+    group: Box<dyn Collective>,
+) -> Result<Outcome, String> {
+    let mut engine = Engine::new(folder, options, group)?;
+    for samples in batches::steps(folder)? {
+        let began = Instant::now();
+        let (shards, counts) = batches::shards(samples, micro);
+        let shards: Vec<Batch> = shards.into_iter().map(|shard| shard.to_device(engine.device)).collect();
+        engine.cut = began.elapsed();
+        engine.step(&shards, counts)?;
+    }
+    Ok(engine.outcome(options.warm))
+}
+
+/// A model in training.
+struct Engine {
+    model: UniMse,
+    flat: Flat,
+    reducer: Reducer,
+    exact: Option<Exact>,
+    group: Box<dyn Collective>,
+    device: Device,
+    bf16: bool,
+    train: TrainSpec,
+    /// The time that cutting the next step's batch took.
+    cut: Duration,
+    times: Vec<[Duration; 4]>,
+    exposed: Vec<Duration>,
+    losses: Vec<f64>,
+    store: nn::VarStore,
+}
+
+impl Engine {
+    fn new(folder: &Path, options: Options, group: Box<dyn Collective>) -> Result<Self, String> {
+        tch::set_num_threads(options.threads as i32);
+        if options.cuda {
+            cuda::load().map_err(|reason| reason.to_string())?;
         }
-        let backward = began.elapsed();
-        optimiser::update(&mut flat, &train, Step(step), u64::MAX).map_err(|cause| cause.to_string())?;
-        outcome.losses.push(loss.double_value(&[]));
-        let whole = began.elapsed();
-        if step > options.warm {
-            outcome.seconds.push(whole.as_secs_f64());
-            for (part, time) in
-                parts.iter_mut().zip([forward, backward.saturating_sub(forward), whole.saturating_sub(backward)])
-            {
-                part.push(time);
+        let device = if options.cuda { Device::Cuda(0) } else { Device::Cpu };
+        let text = std::fs::read_to_string(folder.join("config.json")).map_err(|error| error.to_string())?;
+        let mut config = Config::from_json(&text).map_err(|error| error.to_string())?;
+        config.t5.dropout_rate = 0.0;
+        let whole = folder.join("batches.json").is_file();
+        if !whole {
+            config.unimse.fusion.layers = 0;
+        }
+        let store = nn::VarStore::new(device);
+        let model = seeded(1, || UniMse::new(&store.root(), &config)).map_err(|error| error.to_string())?;
+        if whole {
+            batches::load(&store, folder)?;
+        } else {
+            weights::initialise_from_t5(&store, &config, folder).map_err(|error| error.to_string())?;
+        }
+        let learning = batches::learning(weights::parameters(&store), folder, &config)?;
+        let flat = Flat::new(learning, device).map_err(|cause| cause.to_string())?;
+        let reducer = Reducer::new(&flat, Wire::F32).map_err(|cause| cause.to_string())?;
+        let exact = Exact::of(&flat, reducer.buckets(), u64::from(group.world_size()));
+        Ok(Self {
+            model,
+            flat,
+            reducer,
+            exact,
+            group,
+            device,
+            bf16: options.bf16,
+            train: settings(options.bf16),
+            cut: Duration::ZERO,
+            times: Vec::new(),
+            exposed: Vec::new(),
+            losses: Vec::new(),
+            store,
+        })
+    }
+
+    /// One step on the micro-shards of this rank; `tokens` and `samples` count the global batch.
+    fn step(&mut self, shards: &[Batch], (tokens, samples): (f64, f64)) -> Result<(), String> {
+        let began = Instant::now();
+        let halted = |halt| format!("{halt:?}");
+        let _ = self.flat.gradients.zero_();
+        if let Some(exact) = &mut self.exact {
+            exact.clear();
+        }
+        let group = self.group.as_mut();
+        let overlaps = self.reducer.overlaps(group);
+        let (mut forward, mut exposed, mut total) = (Duration::ZERO, Duration::ZERO, Vec::new());
+        for (place, batch) in shards.iter().enumerate() {
+            if let Some(exact) = self.exact.as_mut().filter(|_| place > 0) {
+                exact.set_aside(&mut self.flat.gradients);
+            }
+            let began = Instant::now();
+            let pass = || self.model.forward(batch, true).map(|output| self.model.loss(&output, tokens, samples));
+            let loss = if self.bf16 {
+                autocast::bf16(self.device.is_cuda(), pass).map_err(|error| error.to_string())?
+            } else {
+                pass()
+            };
+            let loss = loss.map_err(|error| error.to_string())?;
+            forward += began.elapsed();
+            if overlaps && place + 1 == shards.len() {
+                exposed = self.reducer.during(group, || loss.backward()).map_err(halted)?;
+            } else {
+                loss.backward();
+            }
+            total.push(loss.detach());
+        }
+        let reducing = Instant::now();
+        match &mut self.exact {
+            Some(exact) => exact.reduce(&mut self.flat.gradients, group).map_err(halted)?,
+            None if overlaps => self.reducer.finish(group).map_err(halted)?,
+            None => {
+                self.reducer.all(group).map_err(halted)?;
+                self.reducer.finish(group).map_err(halted)?;
             }
         }
+        if group.world_size() > 1 {
+            exposed += reducing.elapsed();
+        }
+        let mut loss = [Tensor::stack(&total, 0).sum(tch::Kind::Float).double_value(&[]) as f32];
+        group.all_reduce(loss.as_mut_slice().into()).map_err(|error| error.to_string())?;
+        let backward = began.elapsed().saturating_sub(forward);
+        let step = Step(self.losses.len() as u64 + 1);
+        optimiser::update(&mut self.flat, &self.train, step, u64::MAX).map_err(|cause| cause.to_string())?;
+        self.losses.push(f64::from(loss[0]));
+        let whole = began.elapsed();
+        let update = whole.saturating_sub(forward + backward);
+        self.times.push([whole + std::mem::take(&mut self.cut), forward, backward, update]);
+        self.exposed.push(exposed);
+        Ok(())
     }
-    outcome.parts = parts.map(median);
-    outcome.peak_bytes = peak_bytes();
-    Ok(outcome)
+
+    fn outcome(self, warm: u64) -> Outcome {
+        let timed = &self.times[(warm as usize).min(self.times.len())..];
+        let part = |part: usize| median(timed.iter().map(|times| times[part]).collect());
+        Outcome {
+            seconds: timed.iter().map(|times| times[0].as_secs_f64()).collect(),
+            parts: [part(1), part(2), part(3)],
+            exposed: median(self.exposed[(warm as usize).min(self.exposed.len())..].to_vec()),
+            losses: self.losses,
+            peak_bytes: peak_bytes(),
+            learning: self.flat.entries.iter().map(|entry| entry.len).sum(),
+            flops: 0.0,
+        }
+    }
 }
 
-fn batch_of(folder: &Path) -> Result<Batch, String> {
-    let tensors = Tensor::read_safetensors(folder.join("batch.safetensors")).map_err(|error| error.to_string())?;
-    let get = |name: &str| {
-        let found = tensors.iter().find(|(known, _)| known == name);
-        found.map(|(_, tensor)| tensor.shallow_clone()).ok_or_else(|| format!("the batch has no `{name}`"))
-    };
-    let none = || Modality { parts: Vec::new() };
-    let (input_ids, attention_mask) = (get("input_ids")?, get("attention_mask")?);
-    let inputs = Inputs { input_ids, attention_mask, acoustic: none(), visual: none() };
-    Ok(Batch { inputs, targets: get("labels")?.to_kind(Kind::Int64), answers: None })
-}
-
-fn settings() -> TrainSpec {
+fn settings(bf16: bool) -> TrainSpec {
     let text = "name: bench\nmodel: {preset: tiny}\ndata: {train: [{path: none}]}\ntrain: {max_steps: 20, learning_rate: 1e-3, clip: 1.0, weight_decay: 0.01, schedule: {type: constant, warmup: 0}}";
-    parse_job(text, "bench").expect("the text above is a valid job").train
+    let mut train = parse_job(text, "bench").expect("the text above is a valid job").train;
+    if bf16 {
+        train.precision = Precision::Bf16;
+    }
+    train
 }
 
 fn median(mut times: Vec<Duration>) -> f64 {

@@ -8,20 +8,25 @@ use unimse_checkpoint::{Dtype, Tensor as StoredTensor, TensorSpec};
 use unimse_collectives::{Buffer, Collective};
 use unimse_core::id::Rank;
 use unimse_core::job::ExitCause;
+use unimse_core::spec::Precision;
 use unimse_model::{Config, UniMse, weights};
 use unimse_torch_ext::view;
 
-use super::super::super::{Halt, Read, failed, invalid};
+use super::super::super::{Copier, Halt, Read, failed, invalid};
 use super::super::description::init_folder;
 use super::super::exact::Exact;
 use super::super::flat::{Entry, Flat};
 use super::super::material::Material;
-use super::super::reducer::{Reducer, device_buffer};
+use super::super::powersgd::PowerSgd;
+use super::super::reducer::{Reducer, Wire, device_buffer};
+use super::super::rounds::Rounds;
 use super::super::{seeding, tuning};
 use crate::protocol::Begin;
 
 /// What the tensors of a checkpoint are called, for each of the flat tensors of the state.
-const PREFIXES: [&str; 3] = ["", "optimizer.exp_avg.", "optimizer.exp_avg_sq."];
+const PREFIXES: [&str; 4] = ["", "optimizer.exp_avg.", "optimizer.exp_avg_sq.", OUTER];
+/// Where ranks train in rounds.
+const OUTER: &str = "optimizer.outer_momentum.";
 
 /// A model whose parameters lie in a flat tensor.
 #[derive(Debug)]
@@ -34,6 +39,10 @@ pub(super) struct Model {
     pub(super) reducer: Reducer,
     /// Adds up the gradients where it can; the reducer does elsewhere.
     pub(super) exact: Option<Exact>,
+    /// The ranks take steps of their own between agreements.
+    pub(super) rounds: Option<Rounds>,
+    /// Factors travel in place of gradients.
+    pub(super) powersgd: Option<PowerSgd>,
     /// Nothing has changed since it was made from the job's seed.
     pub(super) fresh: bool,
 }
@@ -51,18 +60,38 @@ impl Model {
         let (learning, mut frozen) = tuning::split(weights::parameters(&store), begin.spec.model.trainable, config)?;
         frozen.extend(buffers);
         let flat = Flat::new(learning, device)?;
-        let reducer = Reducer::new(&flat)?;
         let train = &begin.spec.train;
+        let sync = &train.sync;
+        let reducer = Reducer::new(&flat, Wire::of(sync.precision))?;
         let shards = u64::from(train.global_batch.div_ceil(train.micro_batch));
-        let exact = Exact::of(&flat, reducer.buckets(), shards);
-        Ok(Self { unimse, flat, frozen, reducer, exact, fresh: true })
+        let usual = (sync.every, sync.precision, sync.rank) == (1, Precision::Fp32, 0);
+        let exact = Exact::of(&flat, reducer.buckets(), shards).filter(|_| usual);
+        let (rounds, powersgd) = (Rounds::of(&flat, sync), PowerSgd::of(&flat, sync, train.seed));
+        Ok(Self { unimse, flat, frozen, reducer, exact, rounds, powersgd, fresh: true })
     }
 
-    /// Takes the state from a checkpoint, a third at a time.
-    pub(super) fn load(&mut self, read: &mut Read<'_>) -> Result<(), ExitCause> {
+    /// The flat tensors that make the state, in the order of their prefixes.
+    fn state(&self) -> Vec<&Tensor> {
+        let Flat { parameters, averages, squares, .. } = &self.flat;
+        [parameters, averages, squares].into_iter().chain(self.rounds.as_ref().map(|rounds| &rounds.momentum)).collect()
+    }
+
+    /// The state was replaced: what belonged to the one before is gone.
+    fn replaced(&mut self) {
         self.fresh = false;
-        let Self { flat, frozen, .. } = self;
-        for (prefix, state) in PREFIXES.iter().zip([&flat.parameters, &flat.averages, &flat.squares]) {
+        if let Some(rounds) = &mut self.rounds {
+            rounds.arrive();
+        }
+        if let Some(powersgd) = &mut self.powersgd {
+            powersgd.forget();
+        }
+    }
+
+    /// Takes the state from a checkpoint, a part at a time.
+    pub(super) fn load(&mut self, read: &mut Read<'_>) -> Result<(), ExitCause> {
+        self.replaced();
+        let Self { flat, frozen, .. } = &*self;
+        for (prefix, state) in PREFIXES.iter().zip(self.state()) {
             let named = |entry: &Entry| (format!("{prefix}{}", entry.name), entry.view(state));
             let mut wanted: BTreeMap<String, Tensor> = flat.entries.iter().map(named).collect();
             if prefix.is_empty() {
@@ -70,6 +99,11 @@ impl Model {
             }
             let mut stored = read(&|name| wanted.contains_key(name))?;
             for (name, mut own) in wanted {
+                if *prefix == OUTER && !stored.contains_key(&name) {
+                    // The job that wrote it did not train in rounds.
+                    let _ = own.f_zero_().map_err(failed)?;
+                    continue;
+                }
                 let tensor = stored.remove(&name).ok_or_else(|| missing(&name))?;
                 let tensor = expect(&name, &tensor, &own.size())?;
                 tch::no_grad(|| own.f_copy_(&tensor)).map_err(failed)?;
@@ -80,13 +114,13 @@ impl Model {
 
     /// Takes the state from the memory of a peer, or gives it.
     pub(super) fn receive(&mut self, root: Rank, group: &mut dyn Collective) -> Result<(), Halt> {
-        self.fresh = false;
-        let Model { flat, frozen, .. } = self;
-        for tensor in flat.state().into_iter().chain(frozen.iter_mut().map(|(_, tensor)| tensor)) {
+        self.replaced();
+        let state = self.state().into_iter().chain(self.frozen.iter().map(|(_, tensor)| tensor));
+        for mut tensor in state.map(Tensor::shallow_clone) {
             if tensor.device().is_cuda() {
-                group.broadcast(root.0, Buffer::Device(device_buffer(tensor)))?;
+                group.broadcast(root.0, Buffer::Device(device_buffer(&tensor)))?;
             } else {
-                group.broadcast(root.0, Buffer::F32(view::host_mut(tensor).map_err(failed)?))?;
+                group.broadcast(root.0, Buffer::F32(view::host_mut(&mut tensor).map_err(failed)?))?;
             }
         }
         Ok(())
@@ -116,25 +150,27 @@ impl Model {
             shape: shape.iter().map(|&size| size as usize).collect(),
         };
         let Model { flat, frozen, .. } = self;
-        let learning = PREFIXES.iter().flat_map(|prefix| {
+        let learning = PREFIXES.iter().take(self.state().len()).flat_map(|prefix| {
             flat.entries.iter().map(move |entry| spec(format!("{prefix}{}", entry.name), &entry.shape))
         });
         learning.chain(frozen.iter().map(|(name, tensor)| spec(name.clone(), &tensor.size()))).collect()
     }
 
-    /// Copies some of these tensors.
-    pub(super) fn copy(&self, places: &[usize]) -> Result<Vec<Bytes>, ExitCause> {
+    /// What copies some of these tensors, on any thread.
+    pub(super) fn copier(&self, places: &[usize]) -> Copier {
         let Model { flat, frozen, .. } = self;
-        let state = [&flat.parameters, &flat.averages, &flat.squares];
+        let state = self.state();
         let count = flat.entries.len();
-        let copy = |&place: &usize| {
-            let tensor = match state.get(place / count) {
-                Some(state) => flat.entries[place % count].view(state),
-                None => frozen[place - state.len() * count].1.detach(),
-            };
-            view::bytes(&tensor.to_device(Device::Cpu)).map(Bytes::copy_from_slice).map_err(failed)
+        let tensor = |&place: &usize| match state.get(place / count) {
+            Some(state) => flat.entries[place % count].view(state),
+            None => frozen[place - state.len() * count].1.detach(),
         };
-        places.iter().map(copy).collect()
+        let tensors: Vec<Tensor> = places.iter().map(tensor).collect();
+        let copy = |tensor: &Tensor| {
+            let here = tensor.f_to_device(Device::Cpu).map_err(failed)?;
+            view::bytes(&here).map(Bytes::copy_from_slice).map_err(failed)
+        };
+        Box::new(move || tensors.iter().map(copy).collect())
     }
 }
 

@@ -9,7 +9,7 @@ use unimse_core::spec::Precision;
 use unimse_model::Output;
 use unimse_torch_ext::autocast;
 
-use super::super::super::{Halt, failed, invalid};
+use super::super::super::{Halt, failed, invalid, spans};
 use super::super::feed::Shard;
 use super::super::{negatives, seeding, tensors};
 use super::TorchReplica;
@@ -34,10 +34,12 @@ impl TorchReplica {
         let model = &self.model.unimse;
         let labels = if model.heads().is_some() { shard.labels.as_slice() } else { &[] };
         let batch = tensors::batch(&shard.arrays, &shard.targets, labels, self.device);
+        let forward = spans::span("forward");
         let losses = self.drawn(step, shard, || {
             model.forward(&batch, true).map(|output| self.losses(shard, output, (tokens, samples), against))
         });
         let Losses { objective, parts } = losses?;
+        drop(forward);
         let forwarded = began.elapsed();
         backward(&objective)?;
         let parts = parts.map(|part| part.detach().to_kind(Kind::Float));

@@ -1,0 +1,43 @@
+// Random numbers from a counter that is hashed with a key: unlike a generator with a state they can be computed for many places at once,
+// and again in the backward pass in place of a stored mask. The key is drawn from libtorch's default CPU generator.
+#pragma once
+
+#include <cstdint>
+#include <mutex>
+
+#include <ATen/CPUGeneratorImpl.h>
+
+// What dropout needs to know.
+struct Draw {
+  uint64_t key;
+  uint32_t threshold;
+  float scale;
+
+  Draw(uint64_t key, double p)
+      : key(key), threshold(static_cast<uint32_t>(p * 4294967296.0)), scale(static_cast<float>(1.0 / (1.0 - p))) {}
+};
+
+inline uint64_t key_of_block(uint64_t key, uint64_t block) {
+  uint64_t z = key + (block + 1) * 0x9E3779B97F4A7C15u;
+  z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+  z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+  return z ^ (z >> 31);
+}
+
+// A counter goes in and a number with 32 random bits comes out: the finalizer of MurmurHash3 over a keyed Weyl sequence.
+inline uint32_t random_bits(uint32_t place, uint32_t low, uint32_t high) {
+  uint32_t h = place * 0x9E3779B9u + low;
+  h ^= h >> 16;
+  h *= 0x85EBCA6Bu;
+  h ^= high;
+  h ^= h >> 13;
+  h *= 0xC2B2AE35u;
+  h ^= h >> 16;
+  return h;
+}
+
+inline int64_t random_key() {
+  at::Generator generator = at::detail::getDefaultCPUGenerator();
+  std::lock_guard<std::mutex> lock(generator.mutex());
+  return static_cast<int64_t>(at::check_generator<at::CPUGeneratorImpl>(generator)->random64());
+}

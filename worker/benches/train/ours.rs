@@ -1,0 +1,88 @@
+//! Our side, in processes of its own: `ours FOLDER STEPS THREADS`, `ranks FOLDER STEPS THREADS WORLD`, `lengths FOLDER THREADS MICRO`, each
+//! with `[--device cuda] [--precision bf16]`. They print one line of JSON.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use unimse_collectives::tcp::{self, Listener, Rendezvous, Secret};
+use unimse_collectives::{Collective, local};
+use unimse_worker::trainer::torch::step_bench::{self, Options, Outcome};
+
+/// Steps that are not timed.
+const WARM: u64 = 3;
+
+/// Runs one of the commands above, if it is one.
+pub(super) fn ran(arguments: &[String]) -> bool {
+    let number = |place: usize| arguments[place].parse::<u32>().expect("a number");
+    let options = |steps: u32, threads: u32| {
+        let said = |pair: [&str; 2]| arguments.windows(2).any(|window| window == pair);
+        let (cuda, bf16) = (said(["--device", "cuda"]), said(["--precision", "bf16"]));
+        Options { steps: u64::from(steps), warm: WARM, threads, cuda, bf16 }
+    };
+    let alone = || Box::new(local::group(1, 0).remove(0)) as Box<dyn Collective>;
+    let folder = || Path::new(&arguments[1]);
+    match arguments.first().map(String::as_str) {
+        Some("ours") => tell(step_bench::run(folder(), options(number(2), number(3)), alone())),
+        Some("lengths") => {
+            tell(step_bench::run_lengths(folder(), options(0, number(2)), number(3) as usize, alone()));
+        }
+        Some("speed") => println!("{}", serde_json::json!({"flops": step_bench::product_speed(number(1))})),
+        Some("ranks") => ranks(&arguments[1..4], number(4)),
+        Some("rank") => tell(step_bench::run(folder(), options(number(2), number(3)), met(number(4)))),
+        _ => return false,
+    }
+    true
+}
+
+fn tell(outcome: Result<Outcome, String>) {
+    match outcome {
+        Ok(outcome) => println!("{}", serde_json::to_string(&outcome).expect("plain data")),
+        Err(error) => {
+            eprintln!("error: {error}");
+            std::process::exit(1);
+        }
+    }
+}
+
+/// Starts a process a rank, tells all of them the addresses, and prints what rank 0 found.
+fn ranks(arguments: &[String], world: u32) {
+    let own = std::env::current_exe().expect("this program has a path");
+    let start = |rank: u32| {
+        let mut command = Command::new(&own);
+        command.arg("rank").args(arguments).arg(rank.to_string());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the program starts")
+    };
+    let mut children: Vec<Child> = (0..world).map(start).collect();
+    let mut outputs: Vec<_> =
+        children.iter_mut().map(|child| BufReader::new(child.stdout.take().expect("its output is piped"))).collect();
+    let addresses: Vec<String> = outputs.iter_mut().map(line).collect();
+    for child in &mut children {
+        let mut input = child.stdin.take().expect("its input is piped");
+        writeln!(input, "{}", addresses.join(" ")).expect("it listens");
+    }
+    let mut outcome = String::new();
+    outputs[0].read_to_string(&mut outcome).expect("it prints text");
+    for child in &mut children {
+        assert!(child.wait().expect("it ends").success(), "a rank failed");
+    }
+    print!("{outcome}");
+}
+
+fn line(input: &mut impl BufRead) -> String {
+    let mut line = String::new();
+    input.read_line(&mut line).expect("a line");
+    line.trim().to_owned()
+}
+
+/// Meets the other ranks: says where it listens, and reads where all do.
+fn met(rank: u32) -> Box<dyn Collective> {
+    let listener = Listener::bind((Ipv4Addr::LOCALHOST, 0).into()).expect("a free port");
+    println!("{}", listener.address());
+    let addresses = line(&mut std::io::stdin().lock());
+    let peers: Vec<SocketAddr> = addresses.split(' ').map(|peer| peer.parse().expect("an address")).collect();
+    let rendezvous = Rendezvous { secret: Secret::new(b"bench"), generation: 1, rank, peers };
+    Box::new(tcp::connect(&rendezvous, listener, Duration::from_secs(30)).expect("the ranks meet"))
+}
