@@ -12,7 +12,9 @@
 //! | [`nccl`] | processes with a GPU each | training |
 //!
 //! Sums over host memory add the ranks' contributions in rank order (bf16 in f32, rounded once), whatever the back end,
-//! the size and the algorithm: the result is bit-identical on all ranks and equal to a sequential sum.
+//! the size and the algorithm: the result is bit-identical on all ranks and equal to a sequential sum. A sum can be made by
+//! halves ([`Collective::reduce_scatter`], [`Collective::all_gather`]), for optimisers whose state is spread over the ranks,
+//! and with half the bytes ([`Collective::all_reduce_compressed`]), for slow networks.
 //!
 //! ```
 //! use unimse_collectives::{Collective, local};

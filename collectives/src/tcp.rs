@@ -6,10 +6,11 @@
 //! and passes the sum on while later pieces still arrive (reduce-scatter and all-gather, 2(n-1)/n of the bytes each way,
 //! as a ring moves, in two hops instead of 2(n-1)). Broadcasts run along a chain of ranks, gathers go straight.
 //!
-//! Where all ranks are on one host, payloads above 64 KiB go through memory that they share; the sockets keep the rest.
+//! Where all ranks are on one host, sums of some KiB and other payloads above 64 KiB go through memory that they share; the
+//! sockets keep the rest.
 //!
 //! One thread does it all: non-blocking sockets, a short spin for latency, then `poll`. No call allocates, but for the
-//! vectors that `broadcast_bytes` and `all_gather_bytes` return.
+//! vectors that `broadcast_bytes` and `all_gather_bytes` return and what the largest compressed sum so far needed.
 
 mod all_reduce;
 mod broadcast;

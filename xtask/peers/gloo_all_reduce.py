@@ -1,9 +1,9 @@
 """Measures Gloo's all-reduce between processes over loopback; prints one JSON line a size.
 
-The counterpart of `cargo run -p unimse-collectives --example all_reduce`: same sizes, same number of calls, the median
-time of a call on rank 0. Needs torch and numpy.
+The counterpart of `collectives/benches/allreduce.rs`, which runs it: same number of calls, the median time of a call on
+rank 0. Needs torch and numpy.
 
-    python xtask/peers/gloo_all_reduce.py [WORLD]...
+    python xtask/peers/gloo_all_reduce.py [sizes=BYTES,...] [WORLD]...
 """
 
 import json
@@ -17,13 +17,13 @@ KIB = 1024
 SIZES = [64, KIB, 4 * KIB, 16 * KIB, 64 * KIB, 256 * KIB, 1024 * KIB, 10 * 1024 * KIB, 100 * 1024 * KIB]
 
 
-def be_rank(rank, world):
+def be_rank(rank, world, sizes):
     import torch
     import torch.distributed as dist
 
     torch.set_num_threads(1)
     dist.init_process_group("gloo", rank=rank, world_size=world)
-    for size in SIZES:
+    for size in sizes:
         values = torch.ones(size // 4)
         calls = min(max(400 * 1024 * KIB // size, 8), 3000)
         times = []
@@ -42,20 +42,28 @@ def be_rank(rank, world):
     dist.destroy_process_group()
 
 
-def measure(world):
+def measure(world, sizes):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     environment = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
     command = [sys.executable, __file__, "rank"]
-    ranks = [subprocess.Popen([*command, str(rank), str(world)], env=environment) for rank in range(world)]
+    sizes = ",".join(map(str, sizes))
+    ranks = [subprocess.Popen([*command, str(rank), str(world), sizes], env=environment) for rank in range(world)]
     if any([rank.wait() for rank in ranks]):
         sys.exit(f"a rank of {world} failed")
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["rank"]:
-        be_rank(int(sys.argv[2]), int(sys.argv[3]))
+        be_rank(int(sys.argv[2]), int(sys.argv[3]), list(map(int, sys.argv[4].split(","))))
     else:
-        for world in [int(argument) for argument in sys.argv[1:]] or [2, 4]:
-            measure(world)
+        sizes = SIZES
+        worlds = []
+        for argument in sys.argv[1:]:
+            if argument.startswith("sizes="):
+                sizes = list(map(int, argument.removeprefix("sizes=").split(",")))
+            else:
+                worlds.append(int(argument))
+        for world in worlds or [2, 4]:
+            measure(world, sizes)

@@ -8,12 +8,14 @@ use crate::sum::sum_in_rank_order;
 
 /// Up to here a payload rides behind the header to everybody: one hop, though (n-1) times the bytes.
 const SMALL: usize = 64 << 10;
+/// What a rank sends in that way at most, to all its peers together.
+const SMALL_IN_ALL: usize = 256 << 10;
 /// The same where the way through shared memory is open.
-const SMALL_BESIDE_MEMORY: usize = 16 << 10;
+const SMALL_IN_ALL_BESIDE_MEMORY: usize = 16 << 10;
 
 pub(super) fn run(mesh: &mut Mesh, header: &Header, bytes: &mut [u8]) -> Result<()> {
-    let limit = if mesh.on_sockets() { SMALL } else { SMALL_BESIDE_MEMORY };
-    if bytes.len() <= limit && bytes.len() * mesh.world().saturating_sub(1) <= 4 * limit {
+    let in_all = if mesh.on_sockets() { SMALL_IN_ALL } else { SMALL_IN_ALL_BESIDE_MEMORY };
+    if bytes.len() <= SMALL && bytes.len() * (mesh.world() - 1) <= in_all {
         small(mesh, header, bytes)
     } else {
         segments::run(mesh, header, bytes, Phases::BOTH)

@@ -362,6 +362,12 @@ impl Drop for Mesh {
     }
 }
 
+/// The links from the next rank round to the previous one, so that not all ranks send to the first one first.
+pub(super) fn from_next(links: &mut [Link], rank: usize) -> impl Iterator<Item = &mut Link> {
+    let (before, after) = links.split_at_mut(rank);
+    after.iter_mut().chain(before)
+}
+
 /// Checks a peer's header against ours.
 fn judge(peer: u32, ours: &Header, theirs: Option<Header>) -> Result<Option<Header>> {
     if let Some(parting) = theirs.and_then(|theirs| theirs.parting()) {

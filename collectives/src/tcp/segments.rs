@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::link::Link;
-use super::mesh::{Mesh, PIECE, Pass};
+use super::mesh::{Mesh, PIECE, Pass, from_next};
 use super::slotted;
 use crate::header::Header;
 use crate::sum::sum_in_rank_order;
@@ -61,7 +61,7 @@ fn over_sockets(
     mesh.drive(|links, pieces| {
         let (mut moved, mut done, mut ready) = (false, true, true);
         let piece = PIECE.min(own.len() - summed);
-        for link in &mut *links {
+        for link in from_next(links, rank) {
             let theirs = of_rank(link.peer);
             let (part, sum) = (theirs.start..theirs.start + parts(&theirs), own.start..own.start + sums(&own));
             moved |= send_next(link, bytes, &part, &sum, summed)?;

@@ -38,7 +38,7 @@ pub(super) fn run(
     mesh.drive(|links, _| {
         let (mut moved, mut done) = (false, true);
         for link in &mut *links {
-            let mut given = Given { theirs: of_rank(link.peer), slot, phases };
+            let given = Given { theirs: of_rank(link.peer), slot, phases };
             moved |= given.advance(link, bytes);
             done &= given.is_done(link);
         }
@@ -75,7 +75,7 @@ struct Given {
 
 impl Given {
     /// Does the next thing that can be done; `sent` and `received` of the link count the steps given and taken.
-    fn advance(&mut self, link: &mut Link, bytes: &mut [u8]) -> bool {
+    fn advance(&self, link: &mut Link, bytes: &mut [u8]) -> bool {
         let Some(lane) = &link.lane else { return false };
         let steps = steps(&self.theirs, self.slot);
         let (given, taken) = (link.sent as u64, link.received as u64);
