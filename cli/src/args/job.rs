@@ -158,7 +158,7 @@ pub(crate) struct TraceArgs {
     pub(crate) job: String,
     /// Where to write it, in the trace event format
     #[arg(value_name = "FILE", default_value = "trace.json")]
-    pub(crate) file: std::path::PathBuf,
+    pub(crate) file: PathBuf,
     #[command(flatten)]
     pub(crate) output: Output,
 }
