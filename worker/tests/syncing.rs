@@ -13,7 +13,8 @@ use crate::harness::wait;
 use crate::training::{close, run, stores, training};
 
 fn with(folder: &Path, steps: u64, sets: &[&str]) -> Arc<JobSpec> {
-    let stores = stores(&folder.join("data"), 60);
+    let data = (0..).map(|number| folder.join(format!("data-{number}"))).find(|data| !data.exists());
+    let stores = stores(&data.expect("numbers do not end"), 60);
     let sets: Vec<String> = sets.iter().map(|set| (*set).to_owned()).collect();
     Arc::new(apply_sets(&training(&stores, steps, ""), &sets).unwrap_or_else(|error| panic!("{error}")))
 }
