@@ -1,14 +1,18 @@
 //! Text to numbers and back, as T5 does it: a Unigram model over words marked by `▁`, `</s>` at the end.
 //!
-//! A tokenizer of a pretrained T5 is loaded from its `tokenizer.json`; for training from scratch [`Tokenizer::train`]
-//! makes one from a corpus. Both use `<pad>` = 0, `</s>` = 1 and `<unk>` = 2, and both files load in Hugging Face.
+//! A tokenizer of a pretrained T5 is loaded from its `tokenizer.json`, or its `spiece.model` where it has no other; for
+//! training from scratch [`Tokenizer::train`] makes one from a corpus. All use `<pad>` = 0, `</s>` = 1 and `<unk>` = 2,
+//! and what they write loads in Hugging Face.
 
 use std::path::Path;
 
 use tokenizers::Tokenizer as Inner;
 
+use self::folder::Source;
 use crate::error::Error;
 
+mod folder;
+mod spiece;
 mod train;
 
 pub use train::TokenizerOptions;
@@ -38,10 +42,24 @@ impl Tokenizer {
         Self::checked(train::train(texts, options)?, "the trained tokenizer")
     }
 
-    /// Reads a `tokenizer.json`.
+    /// Reads a `tokenizer.json`, a `spiece.model`, or the folder of a T5 that has one of them; where it has both,
+    /// `tokenizer.json` is read.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        let bytes = std::fs::read(path).map_err(|cause| Error::io("read", path, cause))?;
-        Self::parse(&bytes, &path.display().to_string())
+        match folder::read(path)? {
+            Source::Json { bytes, name } => Self::parse(&bytes, &name),
+            Source::Built(tokenizer) => Ok(*tokenizer),
+        }
+    }
+
+    /// Reads the same as the text of a `tokenizer.json`: word for word where there is one.
+    pub fn open_json(path: &Path) -> Result<String, Error> {
+        match folder::read(path)? {
+            Source::Json { bytes, name } => String::from_utf8(bytes).map_err(|error| Error::Tokenizer {
+                problem: format!("{name} is not UTF-8 at byte {}", error.utf8_error().valid_up_to()),
+                hint: "give the tokenizer.json of a T5, or one made by this program".to_owned(),
+            }),
+            Source::Built(tokenizer) => tokenizer.to_json(),
+        }
     }
 
     /// Reads the bytes of a `tokenizer.json`; `name` appears in errors.

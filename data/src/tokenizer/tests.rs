@@ -111,3 +111,56 @@ fn a_tokenizer_that_is_not_of_t5_is_refused() {
     let error = Tokenizer::parse(other.as_bytes(), "other.json").unwrap_err().to_string();
     assert!(error.contains("other.json has <pad> = None"), "{error}");
 }
+
+#[test]
+fn a_folder_is_read_by_what_it_has() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name);
+    let error = Tokenizer::open(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("has neither tokenizer.json nor spiece.model"), "{error}");
+
+    // Three pieces: <pad>, </s>, <unk>.
+    let model = b"\x0a\x09\x0a\x05<pad>\x18\x03\x0a\x08\x0a\x04</s>\x18\x03\x0a\x09\x0a\x05<unk>\x18\x02";
+    std::fs::write(file("spiece.model"), model).unwrap();
+    assert_eq!(Tokenizer::open(folder.path()).unwrap().len(), 103);
+    assert_eq!(Tokenizer::open(&file("spiece.model")).unwrap().len(), 103);
+    std::fs::write(file("tokenizer_config.json"), r#"{"extra_ids": 5, "eos_token": "</s>"}"#).unwrap();
+    let five = Tokenizer::open(folder.path()).unwrap();
+    assert_eq!((five.len(), five.id("<extra_id_0>")), (8, Some(7)));
+    assert_eq!(Tokenizer::open_json(folder.path()).unwrap(), five.to_json().unwrap());
+
+    let json = trained(300, 0).to_json().unwrap();
+    std::fs::write(file("tokenizer.json"), &json).unwrap();
+    assert_eq!(Tokenizer::open_json(folder.path()).unwrap(), json);
+    assert_eq!(Tokenizer::open(folder.path()).unwrap().to_json().unwrap(), json);
+}
+
+#[test]
+fn what_stands_beside_a_sentencepiece_model_must_fit_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = b"\x0a\x09\x0a\x05<pad>\x18\x03\x0a\x08\x0a\x04</s>\x18\x03\x0a\x09\x0a\x05<unk>\x18\x02";
+    std::fs::write(folder.path().join("spiece.model"), model).unwrap();
+    for (config, said) in [
+        (r#"{"extra_ids": -1}"#, "tokenizer_config.json: invalid value"),
+        (r#"{"extra_ids": 4000000000}"#, "extra_ids is 4000000000, more than 10000"),
+        (
+            r#"{"added_tokens_decoder": {"103": {"content": "<who>"}}}"#,
+            "adds `<who>` as 103, spiece.model does not have it",
+        ),
+        (r#"{"added_tokens_decoder": {"9": {"content": "</s>"}}}"#, "adds `</s>` as 9, spiece.model has it as 1"),
+    ] {
+        std::fs::write(folder.path().join("tokenizer_config.json"), config).unwrap();
+        let error = Tokenizer::open(folder.path()).unwrap_err().to_string();
+        assert!(error.contains(said), "{error}");
+        assert!(error.contains("hint: "), "{error}");
+    }
+    let known = r#"{"added_tokens_decoder": {"1": {"content": "</s>"}, "102": {"content": "<extra_id_0>"}}}"#;
+    std::fs::write(folder.path().join("tokenizer_config.json"), known).unwrap();
+    assert_eq!(Tokenizer::open(folder.path()).unwrap().len(), 103);
+
+    // A sparse file: it takes no room, and its length is told.
+    let huge = folder.path().join("huge.model");
+    std::fs::File::create(&huge).unwrap().set_len(40 << 30).unwrap();
+    let error = Tokenizer::open(&huge).unwrap_err().to_string();
+    assert!(error.contains("has 42949672960 bytes, more than the 33554432 that one may have"), "{error}");
+}
