@@ -150,7 +150,7 @@ pub struct DataSpec {
     pub train: Vec<DataSource>,
     /// May be empty: then nothing is evaluated. The weight is always 1.
     pub valid: Vec<DataSource>,
-    /// A tokenizer.json; without it that of `model.init`, or one learned from the training text.
+    /// A tokenizer.json or spiece.model; without it that of `model.init`, or one learned from the training text.
     pub tokenizer: Option<String>,
     /// Size of a learned vocabulary.
     pub vocab_size: u32,

@@ -50,7 +50,7 @@ pub(crate) struct RawJobSpec {
 pub(crate) struct RawModel {
     /// A T5 of this size with random weights.
     pub preset: Option<Preset>,
-    /// Path or URI of a Hugging Face T5 directory (config.json, model.safetensors, tokenizer.json).
+    /// Path or URI of a Hugging Face T5 directory (config.json, model.safetensors, tokenizer.json or spiece.model).
     #[schemars(extend("format" = "location"))]
     pub init: Option<String>,
     /// Sizes of the acoustic and the visual encoder.
@@ -162,7 +162,7 @@ pub(crate) struct RawData {
     /// Datasets on whose validation samples the model is judged.
     #[schemars(length(max = 256))]
     pub valid: Option<Vec<RawValidSource>>,
-    /// A tokenizer.json. Without it, that of `model.init` is used, or one is learned from the training text.
+    /// A tokenizer.json or spiece.model. Without it, that of `model.init` is used, or one is learned from the training text.
     #[schemars(extend("format" = "location"))]
     pub tokenizer: Option<String>,
     /// Size of the vocabulary when the tokenizer is learned.

@@ -6,9 +6,8 @@ use unimse_core::job::ExitCause;
 use unimse_core::spec::{JobSpec, ModelSource};
 use unimse_data::batch::{BatchOptions, FeatureLayout};
 use unimse_data::corpus::Corpus;
-use unimse_data::schema::{Split, Vocabulary};
+use unimse_data::schema::{self, Split, Vocabulary};
 use unimse_data::tokenizer::{EOS, Tokenizer, TokenizerOptions};
-use unimse_data::{Error as DataError, schema};
 use unimse_model::labels::NONE;
 use unimse_model::{EmotionVocabulary, Grammar, LabelSchema, Labels, Polarity, Task};
 
@@ -212,15 +211,12 @@ fn tokenizer_json(
     schema: &LabelSchema,
     surroundings: &Surroundings,
 ) -> Result<String, ExitCause> {
-    let read = |path: &Path| {
-        let reading = |cause| DataError::Io { action: "read", path: path.display().to_string(), cause };
-        std::fs::read_to_string(path).map_err(reading).map_err(invalid)
+    let pretrained = match &spec.model.source {
+        ModelSource::Init(folder) => Some(folder),
+        ModelSource::Preset(_) => None,
     };
-    if let Some(path) = &spec.data.tokenizer {
-        return read(&local_path(path)?);
-    }
-    if let ModelSource::Init(folder) = &spec.model.source {
-        return read(&local_path(folder)?.join("tokenizer.json"));
+    if let Some(path) = spec.data.tokenizer.as_ref().or(pretrained) {
+        return Tokenizer::open_json(&local_path(path)?).map_err(invalid);
     }
     let emotions = schema.emotions().iter().flat_map(|vocabulary| vocabulary.classes.iter().cloned());
     let polarities = Polarity::ALL.iter().map(|polarity| polarity.word().to_owned());
