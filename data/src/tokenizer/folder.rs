@@ -10,7 +10,7 @@ use super::{Tokenizer, spiece};
 use crate::error::Error;
 
 /// T5's `spiece.model` has 0.8 MB, that of the multilingual T5 4.3 MB.
-const LARGEST_MODEL: u64 = 32 << 20;
+const LARGEST_MODEL: u64 = 16 << 20;
 /// A `tokenizer.json` has everything in words, and the table of characters with it.
 const LARGEST_JSON: u64 = 256 << 20;
 const LARGEST_CONFIG: u64 = 16 << 20;

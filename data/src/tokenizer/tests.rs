@@ -162,5 +162,5 @@ fn what_stands_beside_a_sentencepiece_model_must_fit_it() {
     let huge = folder.path().join("huge.model");
     std::fs::File::create(&huge).unwrap().set_len(40 << 30).unwrap();
     let error = Tokenizer::open(&huge).unwrap_err().to_string();
-    assert!(error.contains("has 42949672960 bytes, more than the 33554432 that one may have"), "{error}");
+    assert!(error.contains("has 42949672960 bytes, more than the 16777216 that one may have"), "{error}");
 }

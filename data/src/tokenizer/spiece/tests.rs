@@ -148,6 +148,12 @@ fn pieces_that_cannot_be_are_refused() {
     assert!(with("c", f32::NAN, 1).contains("the score of `c` is NaN, not a finite number"));
     assert!(with("c", 0.0, 9).contains("a piece is of type 9, SentencePiece has 1 to 6"));
     assert!(with(&"c".repeat(100_000), 0.0, 1).contains("a piece has 100000 bytes, more than 512"));
+    let mut many = File::t5();
+    for number in 0..9_000 {
+        many.piece(&format!("{number:0>500}"), 0.0, 1);
+    }
+    let said = "there are more than 1000000 pieces, or than 4194304 bytes in them";
+    assert!(refused(&many).contains(said), "{}", refused(&many));
     let mut binary = File::t5();
     binary.message(1, b"\x0a\x02\xff\xfe");
     assert!(refused(&binary).contains("the text of a piece is not UTF-8"), "{}", refused(&binary));
