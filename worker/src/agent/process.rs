@@ -60,11 +60,11 @@ const PIPE_PATIENCE: Duration = Duration::from_secs(1);
 const SPINNING: [&str; 2] = ["GOMP_SPINCOUNT", "OMP_WAIT_POLICY"];
 /// A few microseconds.
 const SPINS: &str = "1000";
-/// How glibc's allocator is told which blocks go back to the system when they are freed. It raises its limit by itself up to 32 MiB and then
-/// keeps what activations of one length left behind: a fifth of the state of a base model.
-const RETURNING: &str = "MALLOC_MMAP_THRESHOLD_";
-/// 4 MiB.
-const RETURNED: &str = "4194304";
+/// How glibc's allocator is told what to do with large blocks.
+const ALLOCATOR: &str = "GLIBC_TUNABLES";
+/// From 4 MiB on they go back to the system when they are freed: left to itself it raises that limit to 32 MiB and then keeps what
+/// activations of one length left behind, a fifth of the state of a base model. Huge pages make up for the page faults.
+const LARGE_BLOCKS: &str = "glibc.malloc.mmap_threshold=4194304:glibc.malloc.hugetlb=1";
 /// How much of the end of stderr is kept to explain a death.
 const TAIL_LINES: usize = 12;
 const LONGEST_LINE: usize = 8 << 10;
@@ -81,8 +81,8 @@ impl Process {
         command.args(&program.arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // Out of the terminal's process group: Ctrl-C is for the agent, which lets its trainers save.
         command.kill_on_drop(true).process_group(0);
-        if std::env::var_os(RETURNING).is_none() {
-            command.env(RETURNING, RETURNED);
+        if std::env::var_os(ALLOCATOR).is_none() {
+            command.env(ALLOCATOR, LARGE_BLOCKS);
         }
         match slot {
             Slot::Gpu { index, .. } => {
