@@ -153,9 +153,15 @@ impl Batch {
     }
 
     /// The micro-shards that `rank` of `world` computes; none when there are fewer micro-shards than ranks before it.
+    ///
+    /// They are dealt out to and fro, because trainers put a batch in order of length: else the last rank always had the
+    /// longest of each round, and all others waited for it.
     pub fn for_rank(&self, rank: Rank, world: u32) -> impl Iterator<Item = MicroShard<'_>> {
         let world = world.max(1);
-        self.micro_shards().filter(move |shard| shard.index % world == rank.0)
+        self.micro_shards().filter(move |shard| {
+            let (turn, place) = (shard.index / world, shard.index % world);
+            rank.0 == if turn.is_multiple_of(2) { place } else { world - 1 - place }
+        })
     }
 
     /// What the digests of all ranks must add up to.

@@ -123,6 +123,42 @@ pub(super) fn compare(arguments: &[String]) {
         report(case, &ours, &theirs, speed);
         let _ = std::fs::remove_dir_all(folder);
     }
+    if data.is_dir() && (wanted.is_empty() || wanted.iter().any(|wanted| *wanted == "slow")) {
+        slow(&python, &peers, &data);
+    }
+}
+
+/// Two ranks that may send 100 Mbit/s each: how much of the time they compute, and what they learn meanwhile.
+fn slow(python: &std::ffi::OsStr, peers: &Path, data: &Path) {
+    let folder = std::env::temp_dir().join(format!("unimse-bench-{}-slow", std::process::id()));
+    let shape = ["1", "200", "64", "--past", "0", "--future", "0"];
+    run(Command::new(python).arg(peers.join("lengths.py")).arg("prepare").arg(&folder).arg(data).args(shape));
+    let own = std::env::current_exe().expect("this program has a path");
+    for way in ["plain", "bf16", "rounds", "factors"] {
+        let found = run(Command::new(&own).arg("slow").arg(&folder).args([way, "16", "100"]));
+        let number = |name: &str| found[name].as_f64().unwrap_or(f64::NAN);
+        let losses: Vec<f64> = found["losses"].as_array().into_iter().flatten().filter_map(Value::as_f64).collect();
+        let around = |step: usize| {
+            let near: Vec<f64> = losses.iter().skip(step.saturating_sub(10)).take(10).copied().collect();
+            near.iter().sum::<f64>() / near.len() as f64
+        };
+        let mut share = json!({"name": format!("100 Mbit/s, {way}: share of time that computes"), "value": number("hidden") * 100.0,
+            "unit": "%", "better": "higher"});
+        if ["rounds", "factors"].contains(&way) {
+            share["budget"] = json!(90.0);
+        }
+        println!("{share}");
+        let sent = number("sent_bytes") / 1e6 / losses.len() as f64;
+        println!(
+            "{}",
+            json!({"name": format!("100 Mbit/s, {way}: sent a step"), "value": sent, "unit": "MB", "better": "lower"})
+        );
+        for step in [50, 100, 150, 200] {
+            let name = format!("100 Mbit/s, {way}: loss before step {step}");
+            println!("{}", json!({"name": name, "value": around(step), "unit": "nats", "better": "lower"}));
+        }
+    }
+    let _ = std::fs::remove_dir_all(folder);
 }
 
 /// Runs a side as agents run their trainers, and reads its last line.

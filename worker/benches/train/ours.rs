@@ -1,4 +1,5 @@
-//! Our side, in processes of its own: `ours FOLDER STEPS THREADS`, `ranks FOLDER STEPS THREADS WORLD`, `lengths FOLDER THREADS MICRO`, each
+//! Our side, in processes of its own: `ours FOLDER STEPS THREADS`, `ranks FOLDER STEPS THREADS WORLD`, `lengths FOLDER THREADS MICRO`,
+//! `slow FOLDER WAY MICRO MEGABITS` (two ranks), each
 //! with `[--device cuda] [--precision bf16]`. They print one line of JSON.
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use unimse_collectives::tcp::{self, Listener, Rendezvous, Secret};
 use unimse_collectives::{Collective, local};
+use unimse_core::spec::{Precision, SyncSpec};
 use unimse_worker::trainer::torch::step_bench::{self, Options, Outcome};
 
 /// Steps that are not timed.
@@ -20,7 +22,7 @@ pub(super) fn ran(arguments: &[String]) -> bool {
     let options = |steps: u32, threads: u32| {
         let said = |pair: [&str; 2]| arguments.windows(2).any(|window| window == pair);
         let (cuda, bf16) = (said(["--device", "cuda"]), said(["--precision", "bf16"]));
-        Options { steps: u64::from(steps), warm: WARM, threads, cuda, bf16 }
+        Options { steps: u64::from(steps), warm: WARM, threads, cuda, bf16, ..Options::default() }
     };
     let alone = || Box::new(local::group(1, 0).remove(0)) as Box<dyn Collective>;
     let folder = || Path::new(&arguments[1]);
@@ -30,8 +32,13 @@ pub(super) fn ran(arguments: &[String]) -> bool {
             tell(step_bench::run_lengths(folder(), options(0, number(2)), number(3) as usize, alone()));
         }
         Some("speed") => println!("{}", serde_json::json!({"flops": step_bench::product_speed(number(1))})),
-        Some("ranks") => ranks(&arguments[1..4], number(4)),
-        Some("rank") => tell(step_bench::run(folder(), options(number(2), number(3)), met(number(4)))),
+        Some("ranks") => ranks("rank", &arguments[1..4], number(4)),
+        Some("rank") => tell(step_bench::run(folder(), options(number(2), number(3)), met(number(4), None))),
+        Some("slow") => ranks("slow-rank", &arguments[1..5], 2),
+        Some("slow-rank") => {
+            let options = Options { sync: sync(&arguments[2]), ..options(0, 1) };
+            tell(step_bench::run_lengths(folder(), options, number(3) as usize, met(number(5), Some(number(4)))));
+        }
         _ => return false,
     }
     true
@@ -48,11 +55,11 @@ fn tell(outcome: Result<Outcome, String>) {
 }
 
 /// Starts a process a rank, tells all of them the addresses, and prints what rank 0 found.
-fn ranks(arguments: &[String], world: u32) {
+fn ranks(role: &str, arguments: &[String], world: u32) {
     let own = std::env::current_exe().expect("this program has a path");
     let start = |rank: u32| {
         let mut command = Command::new(&own);
-        command.arg("rank").args(arguments).arg(rank.to_string());
+        command.arg(role).args(arguments).arg(rank.to_string());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the program starts")
     };
     let mut children: Vec<Child> = (0..world).map(start).collect();
@@ -77,9 +84,25 @@ fn line(input: &mut impl BufRead) -> String {
     line.trim().to_owned()
 }
 
-/// Meets the other ranks: says where it listens, and reads where all do.
-fn met(rank: u32) -> Box<dyn Collective> {
-    let listener = Listener::bind((Ipv4Addr::LOCALHOST, 0).into()).expect("a free port");
+/// How ranks agree, by the name of a way.
+fn sync(way: &str) -> SyncSpec {
+    let usual = SyncSpec::default();
+    match way {
+        "plain" => usual,
+        "bf16" => SyncSpec { precision: Precision::Bf16, ..usual },
+        "rounds" => SyncSpec { every: 50, precision: Precision::Bf16, ..usual },
+        "factors" => SyncSpec { rank: 4, warmup: 10, ..usual },
+        way => panic!("there is no way `{way}`"),
+    }
+}
+
+/// Meets the other ranks: says where it listens, and reads where all do. A rank may be limited in what it sends, as over a slow
+/// network.
+fn met(rank: u32, megabits: Option<u32>) -> Box<dyn Collective> {
+    let mut listener = Listener::bind((Ipv4Addr::LOCALHOST, 0).into()).expect("a free port");
+    if let Some(megabits) = megabits {
+        listener = listener.limited(u64::from(megabits) * 125_000);
+    }
     println!("{}", listener.address());
     let addresses = line(&mut std::io::stdin().lock());
     let peers: Vec<SocketAddr> = addresses.split(' ').map(|peer| peer.parse().expect("an address")).collect();

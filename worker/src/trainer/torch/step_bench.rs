@@ -9,18 +9,20 @@ use serde::Serialize;
 use tch::{Device, Tensor, nn};
 use unimse_collectives::Collective;
 use unimse_core::id::Step;
-use unimse_core::spec::{Precision, TrainSpec, parse_job};
+use unimse_core::spec::{Precision, SyncSpec, TrainSpec, parse_job};
 use unimse_model::{Batch, Config, UniMse, weights};
 use unimse_torch_ext::{autocast, cuda};
 
 use super::exact::Exact;
 use super::flat::Flat;
 use super::optimiser;
+use super::powersgd::PowerSgd;
 use super::reducer::{Reducer, Wire};
+use super::rounds::Rounds;
 use super::seeding::seeded;
 
 /// What to measure.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
     /// Steps that are timed.
     pub steps: u64,
@@ -32,6 +34,8 @@ pub struct Options {
     pub cuda: bool,
     /// Forward passes under autocast.
     pub bf16: bool,
+    /// How the ranks agree.
+    pub sync: SyncSpec,
 }
 
 /// What was found.
@@ -43,10 +47,14 @@ pub struct Outcome {
     pub parts: [f64; 3],
     /// Communication that the backward pass did not hide, in the median.
     pub exposed: f64,
+    /// The share of all time in which this rank did not wait for others.
+    pub hidden: f64,
     /// The loss of every step over all ranks, the untimed ones included.
     pub losses: Vec<f64>,
     /// Most memory the process had, in bytes.
     pub peak_bytes: u64,
+    /// Bytes of gradients, or of what stands for them, that this rank gave to sums, over all steps.
+    pub sent_bytes: u64,
     /// Parameters that learn.
     pub learning: usize,
     /// Floating-point operations of a step's matrix products on this rank, where all parameters learn; else 0.
@@ -112,10 +120,15 @@ pub fn run_lengths(
     group: Box<dyn Collective>,
 ) -> Result<Outcome, String> {
     let mut engine = Engine::new(folder, options, group)?;
+    let (rank, world) = (engine.group.rank() as usize, engine.group.world_size() as usize);
     for samples in batches::steps(folder)? {
         let began = Instant::now();
         let (shards, counts) = batches::shards(samples, micro);
-        let shards: Vec<Batch> = shards.into_iter().map(|shard| shard.to_device(engine.device)).collect();
+        // To and fro, as `core::shard` deals them out.
+        let turn =
+            |index: usize| if (index / world).is_multiple_of(2) { index % world } else { world - 1 - index % world };
+        let own = shards.into_iter().enumerate().filter(|(index, _)| turn(*index) == rank).map(|(_, shard)| shard);
+        let shards: Vec<Batch> = own.map(|shard| shard.to_device(engine.device)).collect();
         engine.cut = began.elapsed();
         engine.step(&shards, counts)?;
     }
@@ -128,10 +141,13 @@ struct Engine {
     flat: Flat,
     reducer: Reducer,
     exact: Option<Exact>,
+    rounds: Option<Rounds>,
+    powersgd: Option<PowerSgd>,
     group: Box<dyn Collective>,
     device: Device,
     bf16: bool,
     train: TrainSpec,
+    sent: u64,
     /// The time that cutting the next step's batch took.
     cut: Duration,
     times: Vec<[Duration; 4]>,
@@ -163,17 +179,23 @@ impl Engine {
         }
         let learning = batches::learning(weights::parameters(&store), folder, &config)?;
         let flat = Flat::new(learning, device).map_err(|cause| cause.to_string())?;
-        let reducer = Reducer::new(&flat, Wire::F32).map_err(|cause| cause.to_string())?;
+        let sync = options.sync;
+        let reducer = Reducer::new(&flat, Wire::of(sync.precision)).map_err(|cause| cause.to_string())?;
         let exact = Exact::of(&flat, reducer.buckets(), u64::from(group.world_size()));
+        let exact = exact.filter(|_| sync == SyncSpec::default());
+        let (rounds, powersgd) = (Rounds::of(&flat, &sync), PowerSgd::of(&flat, &sync, 1));
         Ok(Self {
             model,
             flat,
             reducer,
             exact,
+            rounds,
+            powersgd,
+            sent: 0,
             group,
             device,
             bf16: options.bf16,
-            train: settings(options.bf16),
+            train: TrainSpec { sync, ..settings(options.bf16) },
             cut: Duration::ZERO,
             times: Vec::new(),
             exposed: Vec::new(),
@@ -191,7 +213,8 @@ impl Engine {
             exact.clear();
         }
         let group = self.group.as_mut();
-        let overlaps = self.reducer.overlaps(group);
+        let usual = self.rounds.is_none() && self.powersgd.is_none();
+        let overlaps = usual && self.reducer.overlaps(group);
         let (mut forward, mut exposed, mut total) = (Duration::ZERO, Duration::ZERO, Vec::new());
         for (place, batch) in shards.iter().enumerate() {
             if let Some(exact) = self.exact.as_mut().filter(|_| place > 0) {
@@ -214,8 +237,19 @@ impl Engine {
             total.push(loss.detach());
         }
         let reducing = Instant::now();
+        let step = Step(self.losses.len() as u64 + 1);
+        if usual && group.world_size() > 1 {
+            self.sent += self.reducer.bytes();
+        }
         match &mut self.exact {
             Some(exact) => exact.reduce(&mut self.flat.gradients, group).map_err(halted)?,
+            None if self.rounds.is_some() => {
+                let _ = self.flat.gradients.g_mul_scalar_(f64::from(group.world_size()));
+            }
+            None if self.powersgd.is_some() => {
+                let powersgd = self.powersgd.as_mut().expect("the line above");
+                self.sent += powersgd.reduce(&mut self.flat.gradients, step, false, group).map_err(halted)?;
+            }
             None if overlaps => self.reducer.finish(group).map_err(halted)?,
             None => {
                 self.reducer.all(group).map_err(halted)?;
@@ -228,8 +262,17 @@ impl Engine {
         let mut loss = [Tensor::stack(&total, 0).sum(tch::Kind::Float).double_value(&[]) as f32];
         group.all_reduce(loss.as_mut_slice().into()).map_err(|error| error.to_string())?;
         let backward = began.elapsed().saturating_sub(forward);
-        let step = Step(self.losses.len() as u64 + 1);
+        if let Some(rounds) = &mut self.rounds {
+            rounds.leave(&mut self.flat);
+        }
         optimiser::update(&mut self.flat, &self.train, step, u64::MAX).map_err(|cause| cause.to_string())?;
+        let agreeing = Instant::now();
+        if let Some(rounds) = &mut self.rounds
+            && self.train.sync.agrees_after(step, u64::MAX)
+        {
+            self.sent += rounds.agree(&mut self.flat, group).map_err(halted)?;
+            exposed += agreeing.elapsed();
+        }
         self.losses.push(f64::from(loss[0]));
         let whole = began.elapsed();
         let update = whole.saturating_sub(forward + backward);
@@ -245,8 +288,10 @@ impl Engine {
             seconds: timed.iter().map(|times| times[0].as_secs_f64()).collect(),
             parts: [part(1), part(2), part(3)],
             exposed: median(self.exposed[(warm as usize).min(self.exposed.len())..].to_vec()),
+            hidden: 1.0 - seconds(&self.exposed) / self.times.iter().map(|times| times[0].as_secs_f64()).sum::<f64>(),
             losses: self.losses,
             peak_bytes: peak_bytes(),
+            sent_bytes: self.sent,
             learning: self.flat.entries.iter().map(|entry| entry.len).sum(),
             flops: 0.0,
         }
@@ -260,6 +305,10 @@ fn settings(bf16: bool) -> TrainSpec {
         train.precision = Precision::Bf16;
     }
     train
+}
+
+fn seconds(times: &[Duration]) -> f64 {
+    times.iter().map(Duration::as_secs_f64).sum()
 }
 
 fn median(mut times: Vec<Duration>) -> f64 {
