@@ -123,7 +123,7 @@ impl<'a, 'b> Course<'a, 'b> {
             );
         }
         let held = self.held().clone();
-        self.saver.start(self.life.replica.as_mut(), &held)?;
+        self.saver.start(self.life.replica.as_mut(), &held);
         let step = held.step();
         let held = self.held_mut();
         held.saved = Some(step);

@@ -137,7 +137,7 @@ impl Saver {
 
     /// Begins to copy this rank's part and to write it. Training goes on, until the numbers are about to change: see
     /// [`Saver::copied`].
-    pub(super) fn start(&mut self, replica: &mut dyn Replica, held: &Held) -> Result<(), Halt> {
+    pub(super) fn start(&mut self, replica: &mut dyn Replica, held: &Held) {
         let tensors = replica.tensors();
         let own = shares::share(&tensors, self.seat.rank.0, self.seat.world_size);
         let copy = replica.copier(&own);
@@ -174,7 +174,6 @@ impl Saver {
         });
         self.saving =
             Some(Saving { held: held.clone(), copied, description: replica.description(), upload, abandoned });
-        Ok(())
     }
 
     /// All ranks have written their parts: gathers what they say of them, and rank 0 begins to commit.

@@ -227,7 +227,7 @@ mod tests {
             for entry in &like.entries {
                 let mut view = entry.view(&like.gradients);
                 if entry.shape.len() > 1 {
-                    view.copy_(&(a.matmul(&b) * f64::from(rank + 1)))
+                    view.copy_(&(a.matmul(&b) * f64::from(rank + 1)));
                 } else {
                     let _ = view.fill_(f64::from(rank + 1));
                 }

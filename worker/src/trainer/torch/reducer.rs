@@ -222,10 +222,11 @@ fn sum(group: &mut dyn Collective, view: &mut Tensor, wire: Wire) -> Result<(), 
     match (view::device_pointer(view), group.device()) {
         (None, _) => {
             let values = view::host_mut(view).map_err(failed)?;
-            Ok(match wire {
+            match wire {
                 Wire::F32 => group.all_reduce(Buffer::F32(values))?,
                 Wire::Bf16 => group.all_reduce_compressed(values, unimse_collectives::Wire::Bf16)?,
-            })
+            }
+            Ok(())
         }
         (Some(_), Some(device)) if wire == Wire::Bf16 => {
             let rounded = view.to_kind(Kind::BFloat16);
