@@ -67,6 +67,7 @@ fn a_lost_rank_is_replaced_from_memory_and_no_step_is_missing() {
     let mut gang = Gang::start(&counting(labels, 60, ""), folder.path(), 3, fake::make, 1, None);
     wait("both survivors report the loss", || [0, 2].iter().all(|&rank| gang.members[rank].lost(1).is_some()));
     assert_eq!(gang.members[0].lost(1), Some(Step(32)));
+    wait("the other one is over", || gang.members[1].is_over());
     let dead = gang.reform(3);
     assert_eq!(dead.len(), 1);
     let ended = gang.end();
@@ -82,6 +83,7 @@ fn the_loss_of_rank_0_loses_none_of_its_records() {
     let labels = "fake-fail: '27', fake-fail-rank: '0', fake-fail-generation: '1'";
     let mut gang = Gang::start(&counting(labels, 40, ""), folder.path(), 2, fake::make, 1, None);
     wait("the survivor reports the loss", || gang.members[1].lost(1).is_some());
+    wait("the other one is over", || gang.members[0].is_over());
     // Its own words do not count: the survivors must be able to tell everything since the last second.
     drop(gang.reform(2));
     let ended = gang.end();
@@ -121,10 +123,12 @@ fn a_generation_that_finds_everything_done_only_says_so() {
 #[test]
 fn a_checkpoint_that_the_coordinator_never_accepted_is_written_again() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let labels = "fake-step-ms: '2', fake-fail: '18', fake-fail-rank: '1', fake-fail-generation: '1'";
+    // Eight steps must be enough for a checkpoint of some bytes, on a busy machine too.
+    let labels = "fake-step-ms: '40', fake-fail: '18', fake-fail-rank: '1', fake-fail-generation: '1'";
     let mut gang = Gang::start(&counting(labels, 40, ""), folder.path(), 2, fake::make, 1, None);
     wait("the survivor reports the loss", || gang.members[0].lost(1).is_some());
     wait("the first checkpoint is committed", || !gang.committed().is_empty());
+    wait("the other one is over", || gang.members[1].is_over());
     gang.forget_commits();
     drop(gang.reform(2));
     let ended = gang.end();

@@ -220,32 +220,6 @@ fn single_mistakes_say_what_is_wrong() {
 }
 
 #[test]
-fn rounds_ask_something_of_other_sections() {
-    let cases = [
-        (
-            "train: {evaluate_every: 8, sync: {every: 4}}\ncheckpoint: {every: 10}",
-            "E0110 5:21 `checkpoint.every` 10 is no multiple of `train.sync.every` 4",
-        ),
-        (
-            "train: {sync: {every: 4, rank: 2}}",
-            "E0110 4:32 `train.sync.every` and `train.sync.rank` exclude each other",
-        ),
-        (
-            "train: {global_batch: 32, micro_batch: 16, sync: {every: 4}}\nresources: {slots: 3}",
-            "E0110 4:58 `train.sync.every` 4 needs work for each of 3 slots at every step, not 2 micro-batches",
-        ),
-    ];
-    for (lines, expected) in cases {
-        assert_eq!(mistakes(&with(lines)), [expected], "{lines}");
-    }
-    let job = parse_job(&with("train: {sync: {every: 50}}"), "job.yaml").expect("200 is a multiple of 50");
-    assert!(job.train.sync.agrees_after(Step(100), 110) && job.train.sync.agrees_after(Step(110), 110));
-    assert!(!job.train.sync.agrees_after(Step(101), 110));
-    let plain = parse_job(MINIMAL, "job.yaml").expect("valid").train.sync;
-    assert_eq!(plain, SyncSpec::default());
-}
-
-#[test]
 fn help_is_part_of_the_message() {
     let shown = |line: &str| parse_job(&with(line), "job.yaml").expect_err("wrong").to_string();
     assert!(shown("learning_rate: 3e-4").contains("did you mean `train.learning_rate`?"));

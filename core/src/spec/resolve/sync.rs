@@ -60,3 +60,53 @@ impl Resolver<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::diagnostic::Diagnostics;
+    use crate::id::Step;
+    use crate::spec::parse_job;
+
+    fn job(lines: &str) -> Result<JobSpec, Diagnostics> {
+        parse_job(
+            &format!("name: t\nmodel: {{preset: tiny}}\ndata: {{train: [{{path: a.arrow}}]}}\n{lines}\n"),
+            "job.yaml",
+        )
+    }
+
+    fn mistakes(lines: &str) -> Vec<String> {
+        let brief = |found: &crate::diagnostic::Diagnostic| {
+            let place =
+                found.place.as_ref().map_or_else(String::new, |place| format!("{}:{} ", place.line, place.column));
+            format!("{} {place}{}", found.code, found.message)
+        };
+        job(lines).expect_err("the file is wrong").iter().map(brief).collect()
+    }
+
+    #[test]
+    fn rounds_ask_something_of_other_sections() {
+        let cases = [
+            (
+                "train: {evaluate_every: 8, sync: {every: 4}}\ncheckpoint: {every: 10}",
+                "E0110 5:21 `checkpoint.every` 10 is no multiple of `train.sync.every` 4",
+            ),
+            (
+                "train: {sync: {every: 4, rank: 2}}",
+                "E0110 4:32 `train.sync.every` and `train.sync.rank` exclude each other",
+            ),
+            (
+                "train: {global_batch: 32, micro_batch: 16, sync: {every: 4}}\nresources: {slots: 3}",
+                "E0110 4:58 `train.sync.every` 4 needs work for each of 3 slots at every step, not 2 micro-batches",
+            ),
+        ];
+        for (lines, expected) in cases {
+            assert_eq!(mistakes(lines), [expected], "{lines}");
+        }
+        let rounds = job("train: {sync: {every: 50}}").expect("200 is a multiple of 50");
+        assert!(rounds.train.sync.agrees_after(Step(100), 110) && rounds.train.sync.agrees_after(Step(110), 110));
+        assert!(!rounds.train.sync.agrees_after(Step(101), 110));
+        let plain = job("").expect("valid").train.sync;
+        assert_eq!(plain, SyncSpec::default());
+    }
+}
