@@ -13,8 +13,8 @@ use crate::harness::wait;
 use crate::training::{close, run, stores, training};
 
 fn with(folder: &Path, steps: u64, sets: &[&str]) -> Arc<JobSpec> {
-    let data = (0..).map(|number| folder.join(format!("data-{number}"))).find(|data| !data.exists());
-    let stores = stores(&data.expect("numbers do not end"), 60);
+    let data = (0..100).map(|number| folder.join(format!("data-{number}"))).find(|data| !data.exists());
+    let stores = stores(&data.expect("a test makes a few of them"), 60);
     let sets: Vec<String> = sets.iter().map(|set| (*set).to_owned()).collect();
     Arc::new(apply_sets(&training(&stores, steps, ""), &sets).unwrap_or_else(|error| panic!("{error}")))
 }
