@@ -3,13 +3,17 @@
 //! As in the paper, the text side is the stream after each of the last encoder blocks (fusion included), and the
 //! losses of the blocks add up. Text and modality are each averaged over their true positions, projected to a common
 //! space and compared by cosine; the positive is the sample itself, negatives are the other samples of the batch that
-//! have the modality. There is no acoustic-visual pair and labels play no part.
+//! have the modality. There is no acoustic-visual pair and labels play no part. [`Legacy`] is what the official code does.
+
+mod legacy;
 
 use tch::{Kind, Reduction, Tensor, nn};
 
 use crate::config::Config;
 use crate::encoders::EncodedModality;
 use crate::t5::{Linear, lowest, projection};
+
+pub use legacy::Legacy;
 
 /// Pulls the text of a sample towards the same sample's sound and picture.
 #[derive(Debug)]
@@ -21,9 +25,12 @@ pub struct Contrastive {
 
 impl Contrastive {
     /// Creates the projections under `path`, `contrastive`: one for text and one for each modality that exists and has
-    /// a weight above 0. `None` if there is none.
+    /// a weight above 0. `None` if there is none, or if the losses are the official code's.
     pub fn new(path: &nn::Path, config: &Config) -> Option<Self> {
         let contrastive = &config.unimse.contrastive;
+        if contrastive.legacy {
+            return None;
+        }
         let linear =
             |name: &str, inputs: i64| projection(&(path / name), inputs, contrastive.dim, (inputs as f64).powf(-0.5));
         let modality = |name: &str, weight: f64, modality: &crate::config::ModalityConfig| {

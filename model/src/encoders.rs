@@ -40,6 +40,8 @@ pub struct EncodedModality {
     pub mean: Tensor,
     /// `[B]`, 1 where the sample has the modality and 0 elsewhere.
     pub present: Tensor,
+    /// `[B]`, the number of true frames.
+    pub frames: Tensor,
 }
 
 /// Encodes a feature sequence as one utterance vector.
@@ -129,6 +131,7 @@ impl ModalityEncoder {
             utterance: zeros(weight.size()[0]),
             mean: zeros(weight.size()[1]),
             present: Tensor::zeros([batch], (weight.kind(), weight.device())),
+            frames: Tensor::zeros([batch], (Kind::Int64, weight.device())),
         };
         for part in modality.parts.iter().filter(|part| part.features.size()[1] > 0) {
             let part_encoded = self.encode_part(part, train)?;
@@ -136,6 +139,7 @@ impl ModalityEncoder {
             encoded.utterance = put(&encoded.utterance, &part_encoded.utterance);
             encoded.mean = put(&encoded.mean, &part_encoded.mean);
             encoded.present = put(&encoded.present, &part_encoded.present);
+            encoded.frames = put(&encoded.frames, &part_encoded.frames);
         }
         Ok(encoded)
     }
@@ -170,6 +174,7 @@ impl ModalityEncoder {
             utterance: self.proj.forward(&state.dropout(self.dropout, train)) * shown,
             mean: total / lengths.clamp_min(1).to_kind(kind),
             present,
+            frames: part.lengths.shallow_clone(),
         })
     }
 

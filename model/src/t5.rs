@@ -20,7 +20,7 @@ mod lora;
 mod position;
 
 pub use attention::{Attention, KeyValue};
-pub use decoder::{Cache, Decoder};
+pub use decoder::{Cache, Decoder, DecoderOutput};
 pub use encoder::{Encoder, EncoderOutput};
 pub use feed_forward::FeedForward;
 pub use layer_norm::LayerNorm;

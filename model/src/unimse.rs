@@ -9,10 +9,10 @@ use unimse_torch_ext::accumulate;
 
 use crate::Error;
 use crate::config::Config;
-use crate::contrastive::{Contrastive, Views};
+use crate::contrastive::{Contrastive, Legacy, Views};
 use crate::encoders::{EncodedModality, ModalityEncoder};
 use crate::heads::Heads;
-use crate::t5::{Cache, Decoder, Encoder, Linear, padding_bias, projection};
+use crate::t5::{Cache, Decoder, DecoderOutput, Encoder, Linear, padding_bias, projection};
 
 /// Marks target positions that are padding; they have no loss.
 pub const IGNORED_TARGET: i64 = -100;
@@ -28,6 +28,7 @@ pub struct UniMse {
     encoder: Encoder,
     decoder: Decoder,
     contrastive: Option<Contrastive>,
+    legacy: Option<Legacy>,
     heads: Option<Heads>,
     lm_head: Option<Linear>,
 }
@@ -78,6 +79,7 @@ impl UniMse {
             visual: ModalityEncoder::new(&(path / "visual"), "visual", &config.unimse.visual),
             encoder: Encoder::new(&(path / "encoder"), config),
             contrastive: Contrastive::new(&(path / "contrastive"), config),
+            legacy: Legacy::new(&(path / "contrastive"), config),
             heads: Heads::new(&(path / "heads"), config),
             decoder: Decoder::new(&(path / "decoder"), config),
             lm_head: (!t5.tie_word_embeddings)
@@ -105,7 +107,11 @@ impl UniMse {
         let vectors: Vec<Tensor> =
             [&acoustic, &visual].into_iter().flatten().map(|side| side.utterance.to_kind(embedded.kind())).collect();
         let modalities = (!vectors.is_empty()).then(|| Tensor::cat(&vectors, 1));
-        let keep = if self.contrastive.is_some() { self.config.unimse.contrastive.layers as usize } else { 0 };
+        let keep = match (&self.contrastive, &self.legacy) {
+            (Some(_), _) => self.config.unimse.contrastive.layers as usize,
+            (None, Some(_)) => Legacy::BLOCKS,
+            (None, None) => 0,
+        };
         let output = self.encoder.forward(&embedded, &inputs.attention_mask, modalities.as_ref(), keep, train);
         Ok(Encoded {
             cross_bias: padding_bias(&inputs.attention_mask, output.states.kind()),
@@ -123,8 +129,10 @@ impl UniMse {
     /// Fails if features have a dimension that the configuration does not list.
     pub fn forward(&self, batch: &Batch, train: bool) -> Result<Output, Error> {
         let encoded = self.encode(&batch.inputs, train)?;
-        let hidden = self.decode(&encoded, &self.shift_right(&batch.targets), train);
-        let logits = self.logits(&hidden);
+        let decoder_ids = self.shift_right(&batch.targets);
+        let self_bias = self.decoder.relative().causal(decoder_ids.size()[1]);
+        let decoded = self.decode_with_bias(&encoded, &decoder_ids, &self_bias, train);
+        let logits = self.logits(&decoded.states);
 
         let size = batch.targets.size();
         let nll = logits
@@ -135,13 +143,14 @@ impl UniMse {
             .sum_dim_intlist(1, false, Kind::Float);
         let views = self.views(&encoded, &batch.inputs);
         let zero = || nll.new_zeros([], (Kind::Float, nll.device()));
-        let (contrastive_acoustic_sum, contrastive_visual_sum) = match &views {
-            Some(views) => {
-                let (acoustic, visual) = views.losses(self.config.unimse.contrastive.temperature);
-                (acoustic.sum(Kind::Float), visual.sum(Kind::Float))
-            }
-            None => (zero(), zero()),
+        let temperature = self.config.unimse.contrastive.temperature;
+        let contrastive = match (&views, &self.legacy) {
+            (Some(views), _) => Some(views.losses(temperature)),
+            (None, Some(legacy)) => Some(legacy.losses(&encoded, &decoded.last_input, temperature)),
+            (None, None) => None,
         };
+        let sums = contrastive.map(|(acoustic, visual)| (acoustic.sum(Kind::Float), visual.sum(Kind::Float)));
+        let (contrastive_acoustic_sum, contrastive_visual_sum) = sums.unwrap_or_else(|| (zero(), zero()));
         let heads = match (&self.heads, &batch.answers) {
             (Some(heads), Some(truth)) => {
                 heads.losses(&heads.forward(&encoded, &batch.inputs.attention_mask, train), truth)
@@ -160,14 +169,14 @@ impl UniMse {
         })
     }
 
-    /// Returns what the contrastive losses compare, of an encoder pass; `None` for a model without these losses.
+    /// Returns what the contrastive losses compare, of an encoder pass; `None` for a model without these losses, or with legacy ones.
     pub fn views(&self, encoded: &Encoded, inputs: &Inputs) -> Option<Views> {
         let contrastive = self.contrastive.as_ref()?;
         let (acoustic, visual) = (encoded.acoustic.as_ref(), encoded.visual.as_ref());
         Some(contrastive.views(&encoded.blocks, &inputs.attention_mask, acoustic, visual))
     }
 
-    /// Tells whether there are contrastive losses.
+    /// Tells whether there are contrastive losses whose negatives may come from elsewhere.
     pub fn is_contrastive(&self) -> bool {
         self.contrastive.is_some()
     }
@@ -190,11 +199,17 @@ impl UniMse {
     /// Decodes given decoder inputs `[B, T]` all at once; returns states `[B, T, d_model]`.
     pub fn decode(&self, encoded: &Encoded, decoder_input_ids: &Tensor, train: bool) -> Tensor {
         let self_bias = self.decoder.relative().causal(decoder_input_ids.size()[1]);
-        self.decode_with_bias(encoded, decoder_input_ids, &self_bias, train)
+        self.decode_with_bias(encoded, decoder_input_ids, &self_bias, train).states
     }
 
     /// As [`UniMse::decode`], with the caller's own `self_bias [1, H, T, T]`.
-    pub(crate) fn decode_with_bias(&self, encoded: &Encoded, ids: &Tensor, self_bias: &Tensor, train: bool) -> Tensor {
+    pub(crate) fn decode_with_bias(
+        &self,
+        encoded: &Encoded,
+        ids: &Tensor,
+        self_bias: &Tensor,
+        train: bool,
+    ) -> DecoderOutput {
         let Encoded { states, cross_bias, modalities, .. } = encoded;
         self.decoder.forward(&self.embed(ids), self_bias, states, cross_bias, modalities.as_ref(), train)
     }

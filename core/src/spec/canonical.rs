@@ -102,6 +102,7 @@ fn model(job: &JobSpec) -> RawModel {
             temperature: Some(model.contrastive.temperature),
             layers: Some(model.contrastive.layers),
             global: Some(model.contrastive.global),
+            legacy: Some(model.contrastive.legacy),
         }),
         heads: Some(RawHeads { score: Some(model.heads.score), emotion: Some(model.heads.emotion) }),
         answers: Some(model.answers),
@@ -141,7 +142,12 @@ fn train(job: &JobSpec) -> RawTrain {
         weight_decay: Some(train.weight_decay),
         clip: Some(train.clip),
         dropout: train.dropout,
-        adam: Some(RawAdam { beta1: Some(train.adam.beta1), beta2: Some(train.adam.beta2), eps: Some(train.adam.eps) }),
+        adam: Some(RawAdam {
+            beta1: Some(train.adam.beta1),
+            beta2: Some(train.adam.beta2),
+            eps: Some(train.adam.eps),
+            decoupled: Some(train.adam.decoupled),
+        }),
         schedule: Some(RawSchedule { kind: Some(train.schedule.kind), warmup: Some(train.schedule.warmup) }),
         precision: Some(train.precision),
         sync: Some(RawSync {

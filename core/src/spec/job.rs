@@ -141,6 +141,8 @@ pub struct ContrastiveSpec {
     pub layers: u32,
     /// Negatives come from the whole global batch, else from the sample's micro-batch.
     pub global: bool,
+    /// The official code's losses instead of the paper's.
+    pub legacy: bool,
 }
 
 /// Datasets, and how their text becomes tokens.
@@ -210,12 +212,14 @@ pub enum TrainLength {
     Epochs(u64),
 }
 
-/// Coefficients of `AdamW`.
+/// Coefficients of Adam.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamSpec {
     pub beta1: f64,
     pub beta2: f64,
     pub eps: f64,
+    /// Weight decay acts on the weights, as in `AdamW`; else it is added to the gradients of all of them.
+    pub decoupled: bool,
 }
 
 /// How the learning rate changes over the steps.

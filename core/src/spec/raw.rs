@@ -149,6 +149,10 @@ pub(crate) struct RawContrastive {
     /// Negatives come from the whole global batch instead of the sample's micro-batch. Costs a second forward pass.
     #[schemars(extend("default" = false))]
     pub global: Option<bool>,
+    /// As the official code has it: the input of the last block of both stacks, means over padding, random projections that are
+    /// never trained, sound and picture in the code's order. `layers` is not used.
+    #[schemars(extend("default" = false))]
+    pub legacy: Option<bool>,
 }
 
 /// Datasets are Arrow stores made by `unimse data import`: a path that the workers see, or a URI.
@@ -231,14 +235,14 @@ pub(crate) struct RawTrain {
     /// Samples of one forward pass; divides `global_batch`. Default: its largest divisor up to 16.
     #[schemars(range(min = 1, max = 65_536))]
     pub micro_batch: Option<u32>,
-    /// Peak learning rate of `AdamW`.
+    /// Peak learning rate of Adam.
     #[schemars(range(max = 1), extend("exclusiveMinimum" = 0, "default" = 3e-4))]
     pub learning_rate: Option<f64>,
     /// Peak learning rate of what is added to T5: fusion, encoders, contrastive projections, low-rank updates. Default:
     /// `learning_rate`.
     #[schemars(range(max = 1), extend("exclusiveMinimum" = 0))]
     pub adapter_learning_rate: Option<f64>,
-    /// Decoupled weight decay.
+    /// Weight decay of matrices; of everything without `adam.decoupled`.
     #[schemars(range(min = 0, max = 1), extend("default" = 0.0))]
     pub weight_decay: Option<f64>,
     /// Bound of the gradient's global norm; 0 turns clipping off.
@@ -247,7 +251,7 @@ pub(crate) struct RawTrain {
     /// Overrides the dropout of the T5 configuration.
     #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub dropout: Option<f64>,
-    /// Coefficients of `AdamW`.
+    /// Coefficients of Adam.
     pub adam: Option<RawAdam>,
     /// How the learning rate changes over the steps.
     pub schedule: Option<RawSchedule>,
@@ -290,7 +294,7 @@ pub(crate) struct RawSync {
     pub warmup: Option<u64>,
 }
 
-/// Coefficients of `AdamW`.
+/// Coefficients of Adam.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "Adam")]
@@ -304,6 +308,9 @@ pub(crate) struct RawAdam {
     /// Keeps the division finite.
     #[schemars(range(max = 1), extend("exclusiveMinimum" = 0, "default" = 1e-8))]
     pub eps: Option<f64>,
+    /// Weight decay apart from the gradients (`AdamW`); `false` adds it to them, biases and norms included, as PyTorch's Adam does.
+    #[schemars(extend("default" = true))]
+    pub decoupled: Option<bool>,
 }
 
 /// How the learning rate changes over the steps.

@@ -16,7 +16,7 @@ use super::job::{
 };
 use super::node::Document;
 use super::raw::{
-    RawCheckpoint, RawContrastive, RawData, RawEncoders, RawFusion, RawJobSpec, RawLog, RawLora, RawModel,
+    RawAdam, RawCheckpoint, RawContrastive, RawData, RawEncoders, RawFusion, RawJobSpec, RawLog, RawLora, RawModel,
     RawResources, RawTrain,
 };
 
@@ -104,15 +104,36 @@ impl Resolver<'_> {
             let help = "`trainable: adapters` trains the low-rank updates in place of the weights; rank 0 is no update";
             self.contradiction(&["model", "lora"], message, "add `trainable: adapters` beside it", help);
         }
+        let contrastive = contrastive(&raw.contrastive.unwrap_or_default());
+        let encoders = encoders(&raw.encoders.unwrap_or_default());
+        if contrastive.legacy {
+            self.legacy(&contrastive, &encoders);
+        }
         ModelSpec {
             source,
-            encoders: encoders(&raw.encoders.unwrap_or_default()),
+            encoders,
             fusion: fusion(&raw.fusion.unwrap_or_default()),
-            contrastive: contrastive(&raw.contrastive.unwrap_or_default()),
+            contrastive,
             heads,
             answers,
             trainable,
             lora,
+        }
+    }
+
+    /// What the official code's contrastive losses ask of the rest.
+    fn legacy(&mut self, contrastive: &ContrastiveSpec, encoders: &EncoderSpec) {
+        if contrastive.global {
+            let message = "`model.contrastive.legacy` takes its negatives from the micro-batch".to_owned();
+            let help = "the official code knows one process; `global: true` is for the paper's losses";
+            self.contradiction(&["model", "contrastive", "global"], message, "remove it", help);
+        }
+        let both = contrastive.acoustic > 0.0 && contrastive.visual > 0.0;
+        if both && encoders.acoustic > 0 && encoders.visual > 0 && encoders.acoustic != encoders.visual {
+            let EncoderSpec { acoustic, visual, .. } = encoders;
+            let message = format!("`model.contrastive.legacy` needs encoders of one width, not {acoustic} and {visual}");
+            let help = "in the official code sound and picture share one projection";
+            self.contradiction(&["model", "encoders", "visual"], message, &format!("try {acoustic}"), help);
         }
     }
 
@@ -136,8 +157,6 @@ impl Resolver<'_> {
             let help = "equal micro-batches make the loss independent of how the batch is cut";
             self.contradiction(&["train", "micro_batch"], message, &format!("try {near}"), help);
         }
-        let (beta1, beta2, eps) =
-            raw.adam.as_ref().map_or((None, None, None), |adam| (adam.beta1, adam.beta2, adam.eps));
         let schedule = raw.schedule.clone().unwrap_or_default();
         let warmup = schedule.warmup.unwrap_or(0);
         if let TrainLength::Steps(steps) = length
@@ -156,7 +175,7 @@ impl Resolver<'_> {
             weight_decay: raw.weight_decay.unwrap_or(0.0),
             clip: raw.clip.unwrap_or(1.0),
             dropout: raw.dropout,
-            adam: AdamSpec { beta1: beta1.unwrap_or(0.9), beta2: beta2.unwrap_or(0.999), eps: eps.unwrap_or(1e-8) },
+            adam: adam(&raw.adam.clone().unwrap_or_default()),
             schedule: ScheduleSpec { kind: schedule.kind.unwrap_or(ScheduleKind::Linear), warmup },
             precision: raw.precision.unwrap_or(Precision::Fp32),
             sync: self.sync(raw.sync.as_ref()),
@@ -202,6 +221,15 @@ fn fusion(raw: &RawFusion) -> FusionSpec {
     }
 }
 
+fn adam(raw: &RawAdam) -> AdamSpec {
+    AdamSpec {
+        beta1: raw.beta1.unwrap_or(0.9),
+        beta2: raw.beta2.unwrap_or(0.999),
+        eps: raw.eps.unwrap_or(1e-8),
+        decoupled: raw.decoupled.unwrap_or(true),
+    }
+}
+
 fn contrastive(raw: &RawContrastive) -> ContrastiveSpec {
     ContrastiveSpec {
         acoustic: raw.acoustic.unwrap_or(0.5),
@@ -209,6 +237,7 @@ fn contrastive(raw: &RawContrastive) -> ContrastiveSpec {
         temperature: raw.temperature.unwrap_or(0.1),
         layers: raw.layers.unwrap_or(3),
         global: raw.global.unwrap_or(false),
+        legacy: raw.legacy.unwrap_or(false),
     }
 }
 

@@ -79,7 +79,7 @@ fn three_lines_are_a_job_and_the_rest_are_defaults() {
 fn every_field_arrives() {
     let job = parse_job(FULL, "job.yaml").expect("a full job");
     assert_eq!(job.model.source, ModelSource::Preset(Preset::Base));
-    let contrastive = ContrastiveSpec { acoustic: 0.5, visual: 0.25, temperature: 0.1, layers: 2, global: true };
+    let contrastive = ContrastiveSpec { acoustic: 0.5, visual: 0.25, temperature: 0.1, layers: 2, global: true, legacy: false };
     assert_eq!(job.model.contrastive, contrastive);
     assert_eq!(job.model.encoders, EncoderSpec { acoustic: 64, visual: 64, bidirectional: true });
     assert_eq!(job.model.fusion.init, FusionInit::Paper);
@@ -91,7 +91,7 @@ fn every_field_arrives() {
     assert_eq!(job.data.context, ContextSpec { past: 2, future: 0 });
     assert!(!job.data.standardise && parse_job(MINIMAL, "job.yaml").expect("valid").data.standardise);
     assert_eq!(job.train.length, TrainLength::Steps(2000));
-    assert_eq!(job.train.adam, AdamSpec { beta1: 0.9, beta2: 0.98, eps: 1e-8 });
+    assert_eq!(job.train.adam, AdamSpec { beta1: 0.9, beta2: 0.98, eps: 1e-8, decoupled: true });
     assert_eq!(job.train.schedule, ScheduleSpec { kind: ScheduleKind::Cosine, warmup: 100 });
     assert_eq!((job.train.precision, job.train.dropout, job.train.seed), (Precision::Bf16, Some(0.2), 7));
     assert_eq!(job.checkpoint.keep, KeepSpec { latest: 3, best: 2 });

@@ -127,6 +127,9 @@ pub struct ContrastiveConfig {
     pub dim: i64,
     /// How many of the encoder's last blocks take part; their losses add up.
     pub layers: i64,
+    /// Whether the losses are those of the official code; absent from most configurations.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub legacy: bool,
 }
 
 impl Default for FusionConfig {
@@ -143,7 +146,7 @@ impl Default for ModalityConfig {
 
 impl Default for ContrastiveConfig {
     fn default() -> Self {
-        Self { acoustic: 0.5, visual: 0.5, temperature: 0.1, dim: 64, layers: 3 }
+        Self { acoustic: 0.5, visual: 0.5, temperature: 0.1, dim: 64, layers: 3, legacy: false }
     }
 }
 
@@ -206,6 +209,23 @@ impl UniMseConfig {
         if !(1..=encoder_layers).contains(&contrastive.layers) {
             let hint = format!("use 1 to {encoder_layers}, the encoder's blocks");
             return Err(invalid("contrastive.layers", contrastive.layers, &hint));
+        }
+        if contrastive.legacy {
+            self.validate_legacy(encoder_layers, decoder_layers)?;
+        }
+        Ok(())
+    }
+
+    /// The official code compares the input of the last block, and projects sound and picture alike.
+    fn validate_legacy(&self, encoder_layers: i64, decoder_layers: i64) -> Result<(), Error> {
+        if encoder_layers.min(decoder_layers) < 2 {
+            let hint = "use two blocks or more in both stacks, or the paper's losses";
+            return Err(invalid("contrastive.legacy", "true", hint));
+        }
+        let widths = (self.acoustic.output_width(), self.visual.output_width());
+        if self.acoustic.exists() && self.visual.exists() && widths.0 != widths.1 {
+            let hint = format!("use {}, as acoustic.hidden: they share a projection", self.acoustic.hidden);
+            return Err(invalid("visual.hidden", self.visual.hidden, &hint));
         }
         Ok(())
     }

@@ -85,6 +85,7 @@ fn the_blocks_losses_add_up_for_each_modality() {
         utterance: random(&[3, 32]),
         mean: random(&[3, 32]),
         present: Tensor::ones([3], (Kind::Float, Device::Cpu)),
+        frames: Tensor::ones([3], (Kind::Int64, Device::Cpu)),
     };
     let loss = |blocks: &[Tensor]| contrastive.views(blocks, &mask, Some(&side), None).losses(0.1);
     let (both, visual) = loss(&blocks);

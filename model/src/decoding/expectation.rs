@@ -149,7 +149,7 @@ impl ScoreTree {
     fn probabilities(&self, model: &UniMse, encoded: &Encoded, self_bias: &Tensor) -> Tensor {
         let batch = encoded.states.size()[0];
         let inputs = self.inputs.expand([batch, -1], false);
-        let hidden = model.decode_with_bias(encoded, &inputs, self_bias, false);
+        let hidden = model.decode_with_bias(encoded, &inputs, self_bias, false).states;
         let scores = finite(&model.logits_of(&hidden, &self.tokens));
         let steps = scores.masked_fill(&self.forbidden, f64::NEG_INFINITY).log_softmax(-1, Kind::Float);
         let steps = steps.flatten(1, 2).index_select(1, &self.edges).clamp_min(f64::from(f32::MIN) / 1e6);

@@ -16,6 +16,15 @@ pub struct Decoder {
     dropout: f64,
 }
 
+/// Holds what the rest of the model needs of a pass over all positions.
+#[derive(Debug)]
+pub struct DecoderOutput {
+    /// The states `[B, T, d_model]` after the final norm.
+    pub states: Tensor,
+    /// The stream `[B, T, d_model]` that the last block read.
+    pub last_input: Tensor,
+}
+
 /// Carries everything that generation needs from one token to the next: the keys and values of earlier tokens and of
 /// the encoder, the position biases, and the utterance vectors for the fusion layers.
 #[derive(Debug)]
@@ -76,7 +85,7 @@ impl Decoder {
         &self.relative
     }
 
-    /// Decodes all of `embedded [B, T, d_model]` at once; returns states `[B, T, d_model]` after the final norm.
+    /// Decodes all of `embedded [B, T, d_model]` at once.
     ///
     /// `self_bias [1, H, T, T]` says which position sees which (normally `relative().causal(T)`), `states [B, S,
     /// d_model]` are the encoder's, `cross_bias [B, 1, 1, S]` hides its padding.
@@ -88,14 +97,17 @@ impl Decoder {
         cross_bias: &Tensor,
         modalities: Option<&Tensor>,
         train: bool,
-    ) -> Tensor {
+    ) -> DecoderOutput {
         let shared = Shared { self_bias, cross_bias, modalities, train };
         let mut hidden = fused::dropout(embedded, self.dropout, train);
+        let mut last_input = hidden.shallow_clone();
         for block in &self.blocks {
             let memory = block.cross_attention.project(states);
-            hidden = block.forward(&hidden, None, &memory, &shared);
+            last_input = hidden;
+            hidden = block.forward(&last_input, None, &memory, &shared);
         }
-        fused::dropout(&self.final_norm.forward(&hidden), self.dropout, train)
+        let states = fused::dropout(&self.final_norm.forward(&hidden), self.dropout, train);
+        DecoderOutput { states, last_input }
     }
 
     /// Prepares the generation of up to `capacity` tokens.

@@ -1,4 +1,4 @@
-"""Makes unimse_v1_0.safetensors and unimse_v1_1.safetensors: tiny random UniMSE models with what PyTorch computes.
+"""Makes unimse_v1_0, unimse_v1_1 and unimse_legacy.safetensors: tiny random UniMSE models with what PyTorch computes.
 
 Run with torch and transformers: python make_unimse.py (writes beside itself). The blocks are those of transformers; fusion,
 encoders and losses are written from the equations, sample by sample where that is plainer. All is computed in 64 bits
@@ -68,6 +68,21 @@ VARIANTS = {
         "acoustic": [(11, {4: 5, 0: 2}), (5, {3: 4, 1: 0})],
         "visual": [(8, {1: 6, 2: 1, 3: 2, 4: 4})],
     },
+    # The contrastive losses of the official code; sound and picture share projections, so their encoders have one width.
+    "unimse_legacy": {
+        "seed": 6,
+        "t5": {"feed_forward_proj": "relu", "tie_word_embeddings": True},
+        "unimse": {
+            "fusion": {"layers": 2, "bottleneck": 9},
+            "acoustic": {"dims": [5], "hidden": 7, "out": 4, "bidirectional": False, "dropout": 0.0},
+            "visual": {"dims": [8], "hidden": 7, "out": 3, "bidirectional": False, "dropout": 0.0},
+            "contrastive": {"acoustic": 0.5, "visual": 0.5, "temperature": 0.1, "dim": 13, "layers": 3, "legacy": True},
+        },
+        "text": [12, 7, 3, 9],
+        "targets": [6, 4, 5, 2],
+        "acoustic": [(5, {0: 6, 1: 1, 2: 7, 3: 4})],
+        "visual": [(8, {0: 3, 1: 9, 2: 5, 3: 7})],
+    },
 }
 STEPS = 5
 GENERATED = 8
@@ -102,7 +117,7 @@ class ModalityEncoder(nn.Module):
         self.proj = nn.Linear(hidden * (2 if bidirectional else 1), out)
 
     def forward(self, parts, batch):
-        """Returns utterance vectors, mean outputs and the samples that have the modality."""
+        """Returns utterance vectors, mean outputs, the samples that have the modality, and all outputs of the last part."""
         vectors = [torch.zeros(self.proj.out_features, dtype=torch.float64)] * batch
         means = [torch.zeros(self.proj.in_features, dtype=torch.float64)] * batch
         present = []
@@ -120,7 +135,7 @@ class ModalityEncoder(nn.Module):
                 vectors[row] = projected[at]
                 means[row] = outputs[at, :length].mean(0)
                 present.append(row)
-        return torch.stack(vectors), torch.stack(means), sorted(present)
+        return torch.stack(vectors), torch.stack(means), sorted(present), (outputs, lengths)
 
 
 class UniMse(T5ForConditionalGeneration):
@@ -132,8 +147,12 @@ class UniMse(T5ForConditionalGeneration):
         contrastive, d_model = unimse["contrastive"], t5["d_model"]
         project = lambda width: nn.Linear(width, contrastive["dim"], bias=False)
         sides = {"acoustic": self.acoustic, "visual": self.visual}
-        self.contrastive = nn.ModuleDict({name: project(side.proj.in_features) for name, side in sides.items()})
-        self.contrastive["text"] = project(d_model)
+        if contrastive.get("legacy"):
+            stack = lambda: nn.ModuleDict({"text": project(d_model), "modality": project(self.acoustic.proj.in_features)})
+            self.contrastive = nn.ModuleDict({"encoder": stack(), "decoder": stack()}).requires_grad_(False)
+        else:
+            self.contrastive = nn.ModuleDict({name: project(side.proj.in_features) for name, side in sides.items()})
+            self.contrastive["text"] = project(d_model)
         others = unimse["acoustic"]["out"] + unimse["visual"]["out"]
         for stack in (self.encoder, self.decoder):
             for block in stack.block[-unimse["fusion"]["layers"] :]:
@@ -152,8 +171,8 @@ class UniMse(T5ForConditionalGeneration):
     def run(self, batch):
         labels = batch["labels"]
         count = len(labels)
-        acoustic, acoustic_mean, with_sound = self.acoustic(batch["acoustic"], count)
-        visual, visual_mean, with_picture = self.visual(batch["visual"], count)
+        acoustic, acoustic_mean, with_sound, sounds = self.acoustic(batch["acoustic"], count)
+        visual, visual_mean, with_picture, pictures = self.visual(batch["visual"], count)
         self.vectors, self.streams = torch.cat([acoustic, visual], -1), []
         output = self(
             input_ids=batch["input_ids"],
@@ -166,13 +185,16 @@ class UniMse(T5ForConditionalGeneration):
         nll = (nll * (labels != -100)).sum(1)
 
         weights = self.unimse["contrastive"]
-        blocks = self.streams[: len(self.encoder.block)][-weights["layers"] :]
-        texts = [self.mean_text(block, batch["attention_mask"]) for block in blocks]
-        losses = lambda name, means, present: sum(
-            info_nce(text, self.contrastive[name](means), present, weights["temperature"]) for text in texts
-        )
-        ta = losses("acoustic", acoustic_mean, with_sound)
-        tv = losses("visual", visual_mean, with_picture)
+        if weights.get("legacy"):
+            ta, tv = self.legacy(*sounds), self.legacy(*pictures)
+        else:
+            blocks = self.streams[: len(self.encoder.block)][-weights["layers"] :]
+            texts = [self.mean_text(block, batch["attention_mask"]) for block in blocks]
+            losses = lambda name, means, present: sum(
+                info_nce(text, self.contrastive[name](means), present, weights["temperature"]) for text in texts
+            )
+            ta = losses("acoustic", acoustic_mean, with_sound)
+            tv = losses("visual", visual_mean, with_picture)
         tokens = (labels != -100).sum()
         return {
             "utterances": self.vectors,
@@ -189,6 +211,19 @@ class UniMse(T5ForConditionalGeneration):
             "contrastive_visual_sum": tv.sum()[None],
             "loss": (nll.sum() / tokens + (weights["acoustic"] * ta + weights["visual"] * tv).sum() / count)[None],
         }
+
+    def legacy(self, outputs, lengths):
+        """The official code's loss of one modality: both stacks, means over padding, the order of a sorting that is undone."""
+        shown = outputs[torch.argsort(torch.argsort(-lengths, stable=True))]
+        blocks = len(self.encoder.block)
+        total = torch.zeros(len(lengths), dtype=torch.float64)
+        for stack, stream in (("encoder", self.streams[blocks - 2]), ("decoder", self.streams[-2])):
+            own = self.contrastive[stack]
+            queries = nn.functional.normalize(own["text"](stream).mean(1), dim=-1)
+            keys = nn.functional.normalize(own["modality"](shown).mean(1), dim=-1)
+            scores = queries @ keys.T / self.unimse["contrastive"]["temperature"]
+            total = total + nn.functional.cross_entropy(scores, torch.arange(len(lengths)), reduction="none")
+        return total
 
     def mean_text(self, stream, mask):
         projected = self.contrastive["text"](stream)
@@ -219,6 +254,10 @@ def randomise(model):
                 weight.mul_(2)
     # From 32 to 64 bits: files with weights in 32 bits lose nothing.
     return model.double()
+
+
+def trained(model):
+    return [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
 
 
 def make_batch(variant):
@@ -258,7 +297,7 @@ def check(model, batch, grads):
     with torch.no_grad():
         loss = lambda: model.run(batch)["loss"].item()
         whole = loss()
-        for key, weight in model.named_parameters():
+        for key, weight in trained(model):
             before, direction = weight.clone(), torch.randn_like(weight)
             ends = []
             for shift in (1e-6, -1e-6):
@@ -279,7 +318,7 @@ def check(model, batch, grads):
 def train(model, batch):
     """Returns the losses and gradient norms of steps of AdamW, and leaves the model as it is after them."""
     decays = lambda name, weight: weight.dim() > 1 and "bias" not in name and "norm" not in name
-    named = list(model.named_parameters())
+    named = trained(model)
     groups = [
         {"params": [weight for name, weight in named if decays(name, weight)], "weight_decay": 0.1},
         {"params": [weight for name, weight in named if not decays(name, weight)], "weight_decay": 0.0},
@@ -305,7 +344,7 @@ def make(name, variant):
     outputs = model.run(batch)
     outputs["loss"].backward()
     copies = lambda prefix: {f"{prefix}.{key}": weight.detach().clone() for key, weight in model.named_parameters()}
-    grads = {key: weight.grad.clone() for key, weight in model.named_parameters()}
+    grads = {key: weight.grad.clone() for key, weight in trained(model)}
     check(model, batch, grads)
 
     tensors = copies("weights") | {f"grads.{key}": grad for key, grad in grads.items()} | outputs

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use unimse_core::job::ExitCause;
 use unimse_core::spec::{self, JobSpec, ModelSource};
 use unimse_model::config::{AnswerWay, ContrastiveConfig, FusionInit, HeadsConfig, LoraConfig};
+use unimse_model::contrastive::Legacy;
 use unimse_model::{Config, LabelSchema, Preset};
 
 use super::super::{Description, failed, invalid};
@@ -84,7 +85,9 @@ pub(super) fn config_of(spec: &JobSpec, material: &Material) -> Result<Config, E
         visual: losses.visual,
         temperature: losses.temperature,
         layers: i64::from(losses.layers).min(config.t5.num_layers),
-        ..unimse.contrastive.clone()
+        legacy: losses.legacy,
+        // The official code's projections have a fixed width.
+        dim: if losses.legacy { Legacy::DIM } else { unimse.contrastive.dim },
     };
     if let Some(dropout) = spec.train.dropout {
         config.t5.dropout_rate = dropout;

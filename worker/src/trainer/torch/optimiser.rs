@@ -1,4 +1,7 @@
-//! AdamW over the flat state: clipping by the global norm, warm-up and schedule, decay where it belongs.
+//! Adam over the flat state: clipping by the global norm, warm-up and schedule, decay where it belongs.
+//!
+//! `train.adam.decoupled: false` is `torch.optim.Adam` with its `weight_decay`: after clipping, the weights themselves are added to the
+//! gradients, all of them alike, as the official code does.
 
 use tch::Tensor;
 use unimse_core::id::Step;
@@ -24,8 +27,13 @@ pub(super) fn update(flat: &mut Flat, train: &TrainSpec, step: Step, total: u64)
         )));
     }
     let too_long = train.clip > 0.0 && norm > train.clip;
-    let divisor =
-        too_long.then(|| Tensor::from(((norm + NORM_EPSILON) / train.clip) as f32).to_device(flat.parameters.device()));
+    let divisor = too_long.then(|| (norm + NORM_EPSILON) / train.clip);
+    if !train.adam.decoupled && train.weight_decay > 0.0 {
+        // What is divided below must come out undivided.
+        let penalty = &flat.parameters * (train.weight_decay * divisor.unwrap_or(1.0));
+        let _ = tch::no_grad(|| flat.gradients.f_add_(&penalty)).map_err(failed)?;
+    }
+    let divisor = divisor.map(|divisor| Tensor::from(divisor as f32).to_device(flat.parameters.device()));
     let factor = train.schedule.factor(step, total);
     let count = Tensor::from(step.0 as f32).to_device(flat.parameters.device());
     for super::flat::Group { range, decays, added } in &flat.groups {
@@ -43,7 +51,7 @@ pub(super) fn update(flat: &mut Flat, train: &TrainSpec, step: Step, total: u64)
             beta1: train.adam.beta1,
             beta2: train.adam.beta2,
             epsilon: train.adam.eps,
-            weight_decay: if *decays { train.weight_decay } else { 0.0 },
+            weight_decay: if *decays && train.adam.decoupled { train.weight_decay } else { 0.0 },
         };
         adamw::step(&group, settings, divisor.as_ref()).map_err(failed)?;
     }
@@ -96,6 +104,21 @@ mod tests {
     }
 
     #[test]
+    fn adam_that_is_not_decoupled_adds_the_decay_to_clipped_gradients_of_all() {
+        let settings = "learning_rate: 0.1, weight_decay: 0.5, clip: 1, schedule: {type: constant, warmup: 0}, adam: {decoupled: false}";
+        let mut flat = flat();
+        update(&mut flat, &spec(settings), Step(1), 10).unwrap();
+        // The gradient that the moments get is 1 / sqrt(6) + 0.5 * 1, for the bias too, and the step is the whole rate.
+        for entry in &flat.entries {
+            let gradient = 6_f64.sqrt().recip() + 0.5;
+            let average = entry.view(&flat.averages).flatten(0, -1).double_value(&[0]);
+            assert!((average - 0.1 * gradient).abs() < 1e-6, "{} {average}", entry.name);
+            let value = entry.view(&flat.parameters).flatten(0, -1).double_value(&[0]);
+            assert!((value - 0.9).abs() < 1e-6, "{} {value}", entry.name);
+        }
+    }
+
+    #[test]
     fn what_is_added_to_t5_may_have_a_rate_of_its_own() {
         let store = nn::VarStore::new(Device::Cpu);
         let path = store.root();
@@ -135,7 +158,7 @@ mod tests {
     #[expect(clippy::print_stdout, reason = "the line is read by `cargo xtask bench golden`")]
     fn five_steps_end_where_pytorch_does() {
         tch::set_num_threads(1);
-        for name in ["unimse_v1_0.safetensors", "unimse_v1_1.safetensors"] {
+        for name in ["unimse_v1_0.safetensors", "unimse_v1_1.safetensors", "unimse_legacy.safetensors"] {
             let (tensors, config) = golden(name);
             let store = nn::VarStore::new(Device::Cpu);
             let model = UniMse::new(&store.root(), &config).unwrap();

@@ -104,7 +104,8 @@ impl Replica for TorchReplica {
         config.unimse.acoustic.dropout = wanted.unimse.acoustic.dropout;
         config.unimse.visual.dropout = wanted.unimse.visual.dropout;
         let (own, wanted) = (&mut config.unimse, &wanted.unimse);
-        own.contrastive = ContrastiveConfig { dim: own.contrastive.dim, ..wanted.contrastive.clone() };
+        let ContrastiveConfig { dim, legacy, .. } = own.contrastive;
+        own.contrastive = ContrastiveConfig { dim, legacy, ..wanted.contrastive.clone() };
         own.answers = wanted.answers;
         for (own, wanted) in
             [(&mut own.heads.score, wanted.heads.score), (&mut own.heads.emotion, wanted.heads.emotion)]
