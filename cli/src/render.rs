@@ -7,6 +7,7 @@ pub(crate) mod json;
 pub(crate) mod log;
 pub(crate) mod metric;
 pub(crate) mod node;
+pub(crate) mod report;
 pub(crate) mod show;
 pub(crate) mod sweep;
 pub(crate) mod table;

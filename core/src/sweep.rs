@@ -25,6 +25,9 @@ pub use machine::{Sweep, SweepAction, SweepEvent, SweepOutcome, SweepStatus};
 pub use parameters::{Parameter, Range, Scale};
 pub use trial::{TrialResult, TrialRow, TrialStatus};
 
+/// What a trial's variant is called beside its parameters.
+pub const VARIANT: &str = "variant";
+
 /// No sweep has more trials.
 pub const MAX_TRIALS: u32 = 10_000;
 
@@ -39,6 +42,8 @@ pub struct SweepSpec {
     pub metric: MetricSpec,
     /// What is varied, by dotted path.
     pub parameters: BTreeMap<String, Parameter>,
+    /// Ways of the job; each is tried with every point of the parameters. Empty: the job as it is.
+    pub variants: Vec<Variant>,
     pub early_stop: Option<AshaSpec>,
     /// Trials in all.
     pub max_trials: u32,
@@ -46,6 +51,14 @@ pub struct SweepSpec {
     pub parallel: u32,
     pub seed: u64,
     pub on_failure: FailureSpec,
+}
+
+/// Fields that change together, under a name.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Variant {
+    pub name: String,
+    /// New values by dotted path.
+    pub set: BTreeMap<String, Value>,
 }
 
 /// How parameters are chosen.
@@ -101,9 +114,31 @@ impl SweepSpec {
 
     /// What `trial` tries: a pure function of the specification and the trial's number.
     pub fn overrides(&self, trial: TrialId) -> BTreeMap<String, Value> {
+        let mut overrides = self.point(trial);
+        if let Some(variant) = self.variant(trial) {
+            overrides.extend(self.variants[variant].set.clone());
+        }
+        overrides
+    }
+
+    /// The same for people: the name of the variant stands for what it sets.
+    pub fn shown(&self, trial: TrialId) -> BTreeMap<String, Value> {
+        let mut shown = self.point(trial);
+        shown.extend(self.variant(trial).map(|at| (VARIANT.to_owned(), self.variants[at].name.as_str().into())));
+        shown
+    }
+
+    /// The place of the trial's variant in the list. All variants of a point come before the next point: whoever stops early has
+    /// compared like with like.
+    pub(crate) fn variant(&self, trial: TrialId) -> Option<usize> {
+        (trial.0 as usize).checked_rem(self.variants.len())
+    }
+
+    fn point(&self, trial: TrialId) -> BTreeMap<String, Value> {
+        let place = trial.0 / (self.variants.len().max(1) as u32);
         match self.method {
-            Method::Grid => grid::point(&self.parameters, trial.0.into()),
-            Method::Random => random::point(&self.parameters, self.seed, trial),
+            Method::Grid => grid::point(&self.parameters, place.into()),
+            Method::Random => random::point(&self.parameters, self.seed, TrialId(place)),
         }
     }
 }

@@ -170,7 +170,7 @@ pub struct TrialView {
     pub trial: TrialId,
     pub job: Option<JobId>,
     pub state: String,
-    /// The parameters, as JSON by dotted path.
+    /// The parameters, as JSON by dotted path, and the name of the `variant`.
     pub parameters: BTreeMap<String, serde_json::Value>,
     /// Rungs that it entered and passed; 0 without early stop.
     pub rungs: u32,
@@ -331,7 +331,7 @@ impl Machine {
                     trial: row.trial,
                     job,
                     state: row.status.word().to_owned(),
-                    parameters: row.overrides,
+                    parameters: row.shown,
                     rungs: row.rungs,
                     step: row.latest.map(|(step, _)| step).unwrap_or_default(),
                     value: row.result.or_else(|| row.latest.map(|(_, value)| value)),

@@ -46,6 +46,14 @@ pub(crate) enum SweepCommand {
         #[arg(short = 'k', default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
         count: u32,
     },
+    /// Print mean and deviation over seeds, a line for each variant and point
+    Report {
+        #[command(flatten)]
+        name: SweepName,
+        /// More metrics, such as valid/mosi/mae; each trial's values are those of its best evaluation
+        #[arg(value_name = "METRIC")]
+        metrics: Vec<String>,
+    },
     /// Pause a sweep: its trials save and stop
     Pause(SweepName),
     /// Let a paused sweep go on

@@ -1,5 +1,6 @@
 //! `unimse sweep`.
 
+mod report;
 mod run;
 
 use unimse_core::view::SweepView;
@@ -42,6 +43,11 @@ pub(crate) async fn run(context: &Context, command: SweepCommand) -> Result<Exit
         SweepCommand::Best { name, count } => {
             let sweep = context.client().await?.sweep(&name.sweep).await?;
             best(context, &sweep, count, name.output.format)
+        }
+        SweepCommand::Report { name, metrics } => {
+            let client = context.client().await?;
+            let sweep = client.sweep(&name.sweep).await?;
+            report::run(context, &client, &sweep, metrics, name.output.format).await
         }
         SweepCommand::Pause(name) => command_to(context, &name.sweep, Order::Pause, name.output.format).await,
         SweepCommand::Resume(name) => command_to(context, &name.sweep, Order::Resume, name.output.format).await,

@@ -98,7 +98,7 @@ fn reason(trial: &TrialView) -> String {
 }
 
 /// The end of a dotted path, where it alone says which parameter is meant.
-fn short_name<'a>(name: &'a str, all: &[&str]) -> &'a str {
+pub(crate) fn short_name<'a>(name: &'a str, all: &[&str]) -> &'a str {
     let last = |name: &'a str| name.rsplit('.').next().unwrap_or(name);
     let end = last(name);
     let same = all.iter().filter(|other| other.rsplit('.').next() == Some(end)).count();

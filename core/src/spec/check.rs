@@ -280,7 +280,7 @@ impl<'a> Checker<'a> {
 
 /// The schema of an object's field, or of any field of a free mapping.
 fn known<'a>(leaf: &'a Value, name: &str) -> Option<&'a Value> {
-    let open = || leaf.get("additionalProperties").filter(|schema| schema.is_object());
+    let open = || leaf.get("additionalProperties").filter(|schema| **schema != Value::Bool(false));
     leaf.get("properties").and_then(|fields| fields.get(name)).or_else(open)
 }
 

@@ -25,8 +25,11 @@ pub(crate) struct RawSweepSpec {
     /// What is optimised.
     pub metric: RawMetric,
     /// What is varied: fields of the job by dotted path.
-    #[schemars(extend("minProperties" = 1))]
+    #[serde(default)]
     pub parameters: BTreeMap<String, RawParameter>,
+    /// Named sets of fields that change together, as in an ablation. Each is tried with every point of `parameters`.
+    #[schemars(length(min = 1, max = 1000))]
+    pub variants: Option<Vec<RawVariant>>,
     /// Stops trials that fall behind: `asha`, or a mapping with its settings.
     pub early_stop: Option<RawEarlyStop>,
     /// Trials in all. Required for `random`; a grid has as many as it has points.
@@ -55,6 +58,19 @@ pub(crate) enum RawMethod {
     Tpe,
     /// Population-based training; not there yet.
     Pbt,
+}
+
+/// One way of the job.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Variant")]
+pub(crate) struct RawVariant {
+    /// Shown in tables, such as `without sound`.
+    #[schemars(length(min = 1, max = 64))]
+    pub name: String,
+    /// Fields of the job by dotted path; nothing for the job as it is.
+    #[serde(default)]
+    pub set: BTreeMap<String, Value>,
 }
 
 /// A list of `values`, or a range from `min` to `max`.

@@ -1,5 +1,7 @@
 //! Sweep files: the same checks as job files, for the sweep, for the job it varies and for every value it would try.
 
+mod variants;
+
 use std::collections::BTreeMap;
 
 use serde::de::Error as _;
@@ -8,7 +10,7 @@ use serde_json::Value;
 
 use crate::diagnostic::{Code, Diagnostic, Diagnostics};
 use crate::id::TrialId;
-use crate::sweep::{AshaSpec, FailureSpec, MAX_TRIALS, Method, Parameter, Range, Scale, SweepSpec, grid};
+use crate::sweep::{AshaSpec, FailureSpec, MAX_TRIALS, Method, Parameter, Range, Scale, SweepSpec, VARIANT, Variant, grid};
 
 use super::canonical::{strip_nulls, validate};
 use super::check::{self, Checker};
@@ -17,6 +19,7 @@ use super::node::{Content, Document, Node, Span};
 use super::raw::RawMetric;
 use super::raw_sweep::{
     RawEarlyStop, RawFailure, RawJobRef, RawMethod, RawParameter, RawStopKind, RawStopper, RawSweepSpec,
+    RawVariant,
 };
 use super::{schema, yaml};
 
@@ -148,14 +151,15 @@ impl Reader<'_> {
                 parameters.insert(path, parameter);
             }
         }
-        if parameters.is_empty() && self.found.is_empty() {
+        let variants = self.variants(raw.variants.unwrap_or_default(), &parameters);
+        if parameters.is_empty() && variants.is_empty() && self.found.is_empty() {
             let diagnostic = Diagnostic::new(Code::Missing, "`parameters` names nothing to vary");
             self.report(
                 &["parameters"],
                 diagnostic.help("such as train.learning_rate: {min: 1e-5, max: 1e-3, scale: log}"),
             );
         }
-        let max_trials = self.max_trials(method, raw.max_trials, &parameters);
+        let max_trials = self.max_trials(method, raw.max_trials, &parameters, variants.len());
         let on_failure = raw.on_failure.unwrap_or_default();
         SweepSpec {
             name: raw.name,
@@ -163,6 +167,7 @@ impl Reader<'_> {
             method,
             metric,
             parameters,
+            variants,
             early_stop: raw.early_stop.and_then(|stop| self.early_stop(stop.0, job)),
             max_trials,
             parallel: raw.parallel.unwrap_or(4),
@@ -171,7 +176,13 @@ impl Reader<'_> {
         }
     }
 
-    fn max_trials(&mut self, method: Method, asked: Option<u32>, parameters: &BTreeMap<String, Parameter>) -> u32 {
+    fn max_trials(
+        &mut self,
+        method: Method,
+        asked: Option<u32>,
+        parameters: &BTreeMap<String, Parameter>,
+        variants: usize,
+    ) -> u32 {
         if method == Method::Random {
             if asked.is_none() {
                 let diagnostic = Diagnostic::new(Code::Missing, "a random sweep needs `max_trials`");
@@ -179,16 +190,18 @@ impl Reader<'_> {
             }
             return asked.unwrap_or(1);
         }
-        match grid::size(parameters) {
+        match grid::size(parameters).and_then(|size| size.checked_mul(variants.max(1) as u64)) {
             Some(size) if size <= u64::from(MAX_TRIALS) => asked.map_or(size as u32, |asked| asked.min(size as u32)),
             size => {
                 let size = size.map_or_else(|| "more than 2^64".to_owned(), |size| size.to_string());
                 let message = format!("the grid has {size} points, the limit is {MAX_TRIALS}");
+                let variants = (variants > 0).then(|| format!("variants: {variants}"));
                 let factors: Vec<String> = parameters
                     .iter()
                     .map(|(path, p)| {
                         format!("{path}: {}", p.len().map_or_else(|| "?".to_owned(), |len| len.to_string()))
                     })
+                    .chain(variants)
                     .collect();
                 let diagnostic = Diagnostic::new(Code::TooMany, message)
                     .help(factors.join(", "))
@@ -223,9 +236,10 @@ impl Reader<'_> {
     /// Reads one parameter, with its values checked by the schema of the field it varies.
     fn parameter(&mut self, path: &str, raw: &RawParameter, method: Method) -> Option<Parameter> {
         let at = ["parameters", path];
-        if path == "name" {
-            let diagnostic = Diagnostic::new(Code::Contradiction, "`name` cannot be varied");
-            self.report(&at, diagnostic.help("trials are named after the sweep"));
+        if path == "name" || path == VARIANT {
+            let diagnostic = Diagnostic::new(Code::Contradiction, format!("`{path}` cannot be varied"));
+            let help = if path == "name" { "trials are named after the sweep" } else { "list them under `variants`" };
+            self.report(&at, diagnostic.help(help));
             return None;
         }
         let entry = self.document.root.get("parameters").and_then(|all| all.entry(path));
@@ -279,8 +293,13 @@ fn check_trials(spec: &SweepSpec, job: &Document, document: &Document) -> Result
     let mut base = job.clone();
     let shift = base.sources.len();
     base.sources.extend(document.sources.iter().cloned());
-    let key = |path: &str| -> Option<Span> {
-        let span = document.root.get("parameters")?.entry(path)?.key_span?;
+    let variant = |trial: TrialId| match document.root.get("variants").map(|node| &node.content) {
+        Some(Content::List(items)) => items.get(spec.variant(trial)?),
+        _ => None,
+    };
+    let key = |trial: TrialId, path: &str| -> Option<Span> {
+        let of_variant = || variant(trial)?.get("set")?.entry(path);
+        let span = document.root.get("parameters").and_then(|all| all.entry(path)).or_else(of_variant)?.key_span?;
         Some(Span { source: span.source + shift, ..span })
     };
     for trial in (0..spec.trial_count().min(CHECKED_TRIALS)).map(TrialId) {
@@ -288,12 +307,12 @@ fn check_trials(spec: &SweepSpec, job: &Document, document: &Document) -> Result
         let overrides = spec.overrides(trial);
         for (path, value) in &overrides {
             let segments: Vec<&str> = path.split('.').collect();
-            let span = key(path);
+            let span = key(trial, path);
             let spans = vec![span; segments.len()];
             document.insert(&segments, &spans, Node { span, ..Node::from_value(value) });
         }
         if let Err(found) = validate(&document) {
-            let words: Vec<String> = overrides.iter().map(|(path, value)| format!("{path}={value}")).collect();
+            let words: Vec<String> = spec.shown(trial).iter().map(|(path, value)| format!("{path}={value}")).collect();
             let help = format!("in trial {trial}: {}", words.join(", "));
             let found = found.into_iter().map(|diagnostic| diagnostic.help(help.clone())).collect();
             return Diagnostics::check(found);
@@ -322,12 +341,15 @@ fn raw(spec: &SweepSpec) -> RawSweepSpec {
             max_steps,
         })
     };
+    let variant = |variant: &Variant| RawVariant { name: variant.name.clone(), set: variant.set.clone() };
+    let variants: Vec<RawVariant> = spec.variants.iter().map(variant).collect();
     RawSweepSpec {
         name: spec.name.clone(),
         job: RawJobRef(spec.job.clone()),
         method: if spec.method == Method::Grid { RawMethod::Grid } else { RawMethod::Random },
         metric: RawMetric { name: spec.metric.name.clone(), goal: spec.metric.goal },
         parameters: spec.parameters.iter().map(|(path, value)| (path.clone(), parameter(value))).collect(),
+        variants: (!variants.is_empty()).then_some(variants),
         early_stop: spec.early_stop.map(early_stop),
         max_trials: Some(spec.max_trials),
         parallel: Some(spec.parallel),

@@ -186,7 +186,7 @@ impl Sweep {
             rungs: trial.passed.len().min(trial.rung + 1) as u32,
             latest: trial.latest,
             result: trial.result,
-            overrides: self.spec.overrides(TrialId(at as u32)),
+            shown: self.spec.shown(TrialId(at as u32)),
             reason: trial.reason.clone(),
         };
         self.trials.iter().enumerate().map(row).collect()

@@ -381,3 +381,60 @@ fn early_stop_saves_most_of_the_work() {
     assert!(best.finished);
     assert!(truth.is_some_and(|truth| curve(truth, 9) - best.value < 0.2), "and a good one is found");
 }
+
+#[test]
+fn variants_are_tried_with_every_point_and_shown_by_name() {
+    let spec = spec(
+        "method: grid\nparameters: {train.seed: {values: [1, 2]}}\nvariants:\n  - {name: full}\n  \
+         - {name: no sound, set: {model.encoders.acoustic: 0, data.valid: [{path: b}], train.max_steps: null}}\n  \
+         - {name: flat, set: {model.fusion.layers: 0}}",
+    );
+    assert_eq!(spec.trial_count(), 6);
+    let shown = |trial| {
+        let shown = spec.shown(TrialId(trial));
+        assert_eq!(shown.len(), 2, "{shown:?}");
+        (shown[VARIANT].as_str().expect("a name").to_owned(), shown["train.seed"].as_u64().expect("a seed"))
+    };
+    let all: Vec<(String, u64)> = (0..6).map(shown).collect();
+    let names = ["full", "no sound", "flat"];
+    let expected: Vec<(String, u64)> =
+        [1, 2].iter().flat_map(|&seed| names.map(|name| (name.to_owned(), seed))).collect();
+    assert_eq!(all, expected);
+    let job = spec.trial_job(TrialId(4)).expect("a valid job");
+    assert_eq!((job.model.encoders.acoustic, job.train.seed, job.data.valid[0].path.as_str()), (0, 2, "b"));
+    assert_eq!(spec.trial_job(TrialId(0)).expect("a valid job").model.encoders.acoustic, 64);
+    let text = serde_json::to_string(&spec).expect("plain data");
+    assert_eq!(serde_json::from_str::<SweepSpec>(&text).expect("its own text"), spec);
+}
+
+#[test]
+fn a_random_sweep_draws_once_for_all_variants() {
+    let with = random(6, "variants: [{name: a}, {name: b, set: {model.fusion.layers: 0}}, {name: c, set: {train.seed: 7}}]");
+    let alone = random(2, "");
+    for trial in 0..6 {
+        let drawn = &with.overrides(TrialId(trial))["train.learning_rate"];
+        assert_eq!(drawn, &alone.overrides(TrialId(trial / 3))["train.learning_rate"]);
+    }
+}
+
+#[test]
+fn a_variant_that_cannot_be_is_shown_where_it_stands() {
+    let refused = |variants: &str| {
+        let text = format!(
+            "name: s\n{JOB}\nmetric: {{name: valid/score, goal: maximize}}\nmethod: grid\nparameters: {{train.seed: {{values: [1]}}}}\n\
+             variants:\n{variants}"
+        );
+        parse_sweep(&text, "sweep.yaml", &mut |_| Err("no files here".into())).expect_err("it is wrong").to_string()
+    };
+    for (variants, message) in [
+        ("  - {name: a, set: {model.fusion.layer: 0}}", "unknown field `layer` in `model.fusion`"),
+        ("  - {name: a, set: {model.fusion.layers: many}}", "`model.fusion.layers` must be a whole number"),
+        ("  - {name: a}\n  - {name: a}", "two variants are named `a`"),
+        ("  - {name: a, set: {train.seed: 3}}", "a variant cannot set `train.seed`"),
+        ("  - {name: a, set: {name: b}}", "trials are named after the sweep"),
+        ("  - {name: a, set: {train.micro_batch: 7}}", "in trial 0"),
+    ] {
+        let found = refused(variants);
+        assert!(found.contains(message), "{variants}: {found}");
+    }
+}

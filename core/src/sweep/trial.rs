@@ -111,7 +111,8 @@ pub struct TrialRow {
     pub latest: Option<(Step, f64)>,
     /// What it ended with.
     pub result: Option<f64>,
-    pub overrides: BTreeMap<String, Value>,
+    /// What it tries, as people see it.
+    pub shown: BTreeMap<String, Value>,
     /// Why it is in its status.
     pub reason: String,
 }

@@ -36,15 +36,15 @@ pub(super) fn preview(context: &Context, sweep: &SweepSpec, format: Format) -> R
     let shown: Vec<TrialId> = (0..total.min(PREVIEW)).map(TrialId).collect();
     if format == Format::Json {
         let trials: Vec<Value> =
-            shown.iter().map(|&trial| json!({ "trial": trial, "parameters": sweep.overrides(trial) })).collect();
+            shown.iter().map(|&trial| json!({ "trial": trial, "parameters": sweep.shown(trial) })).collect();
         output::print(&output::document(&[("trials_total", total.into()), ("trials", trials.into())]))?;
         return Ok(Exit::Done);
     }
-    let names: Vec<String> = sweep.parameters.keys().cloned().collect();
+    let names: Vec<String> = sweep.shown(TrialId(0)).into_keys().collect();
     let columns = names.iter().map(|name| (name.as_str(), Column::Right));
     let mut table = Table::new(std::iter::once(("trial", Column::Right)).chain(columns));
     for &trial in &shown {
-        let parameters = sweep.overrides(trial);
+        let parameters = sweep.shown(trial);
         let cells = names.iter().map(|name| parameters.get(name).map_or_else(|| "-".to_owned(), value).into());
         table.row(std::iter::once(trial.to_string().into()).chain(cells));
     }
