@@ -213,7 +213,10 @@ impl Machine<'_> {
         Ok(Node::Bytes(Blob::Inline(bytes.ok_or(PickleFault::BadText)?.into())))
     }
 
-    fn dict_of(&self, pairs: Id) -> Result<Node, PickleFault> {
+    fn dict_of(&mut self, pairs: Id) -> Result<Node, PickleFault> {
+        let Node::List(items) = self.node(pairs) else { return Err(unexpected("a list", self.node(pairs))) };
+        // Each call copies the pairs, as with sets.
+        self.hold(items.len() as u64 * 8)?;
         let Node::List(pairs) = self.node(pairs) else { return Err(unexpected("a list", self.node(pairs))) };
         let mut entries = Vec::with_capacity(pairs.len());
         for pair in pairs {
