@@ -38,6 +38,14 @@ pub enum Error {
         /// The place in the file and the fault.
         cause: crate::read::pickle::PickleError,
     },
+    /// A file of `torch.save` cannot be read.
+    #[error("{path}: {fault}\n  hint: {}", fault.hint())]
+    TorchFile {
+        /// The file.
+        path: String,
+        /// What is wrong with it, where and with which value.
+        fault: crate::torch_file::TorchFault,
+    },
     /// A row of a source cannot become a sample.
     #[error("{0}")]
     Row(Box<BadRow>),

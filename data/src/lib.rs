@@ -17,6 +17,7 @@
 //! - [`store`] is the file: written atomically in one pass, verified when read, readable in pyarrow.
 //! - [`universal`] fills labels that a dataset lacks from the most similar sample of another; [`sentences`] prepares text for the
 //!   encoder that says what is similar.
+//! - [`torch_file`] finds the tensors in a published `pytorch_model.bin`, as ranges of its bytes.
 //! - [`corpus`] numbers the samples of several stores; [`tokenizer`] and [`batch`] turn them into padded arrays.
 //!
 //! A new release format is a file in `read/` that implements the crate's `Reader`, a line in `read::Format`, one in
@@ -35,6 +36,8 @@ pub mod schema;
 pub mod sentences;
 pub mod store;
 pub mod tokenizer;
+pub mod torch_file;
 pub mod universal;
 
 pub use error::Error;
+pub use torch_file::{TorchDtype, TorchTensor, read_torch_file, torch_files_of};

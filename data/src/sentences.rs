@@ -6,6 +6,7 @@ use tokenizers::{Tokenizer, TruncationParams};
 
 use crate::batch::Tokens;
 use crate::error::Error;
+use crate::tokenizer::json;
 
 /// Prepares sentences.
 #[derive(Clone, Debug)]
@@ -22,6 +23,7 @@ impl SentenceTokenizer {
             problem: format!("cannot use {}: {cause}", path.display()),
             hint: "give the folder of a BERT with its tokenizer.json, as transformers saves it".to_owned(),
         };
+        json::check(&bytes, &path.display().to_string())?;
         let mut inner = Tokenizer::from_bytes(bytes).map_err(refuse)?;
         let own = inner.get_truncation().map_or(longest, |truncation| truncation.max_length.min(longest));
         let truncation = TruncationParams { max_length: own, ..TruncationParams::default() };

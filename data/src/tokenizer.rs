@@ -11,7 +11,9 @@ use tokenizers::Tokenizer as Inner;
 use self::folder::Source;
 use crate::error::Error;
 
+mod charsmap;
 mod folder;
+pub(crate) mod json;
 mod spiece;
 mod train;
 
@@ -64,6 +66,7 @@ impl Tokenizer {
 
     /// Reads the bytes of a `tokenizer.json`; `name` appears in errors.
     pub fn parse(bytes: &[u8], name: &str) -> Result<Self, Error> {
+        json::check(bytes, name)?;
         let inner = Inner::from_bytes(bytes).map_err(|cause| Error::Tokenizer {
             problem: format!("{name} is not a tokenizer.json: {cause}"),
             hint: "give the tokenizer.json of a T5, or one made by this program".to_owned(),

@@ -6,6 +6,8 @@
 //! over them, neither reading nor dropping, shared values cost nothing, and cycles are harmless. Large byte strings stay
 //! in the file and are read a row at a time, so a file of many gigabytes needs little memory.
 //!
+//! The pickle in a file of `torch.save` has a list of its own: tensors and their storages, `OrderedDict`, and nothing of numpy.
+//!
 //! Every count is bounded by [`Limits`]; a length is compared with what is left of the file before anything is reserved.
 
 mod array;
@@ -17,6 +19,7 @@ mod machine;
 mod npy;
 mod numpy;
 mod source;
+mod torch;
 mod value;
 
 pub use array::Numbers;
@@ -24,6 +27,8 @@ pub use dtype::{Dtype, Kind};
 pub use fault::{PickleError, PickleFault};
 pub use machine::Limits;
 pub use source::ReadAt;
+pub use torch::TorchDtype;
+pub(crate) use torch::{Search, Tensor};
 pub(crate) use value::Cells;
 pub use value::{Column, Document, Value};
 

@@ -5,7 +5,7 @@
 //! the pieces with their scores, `</s>` behind, and `<extra_id_99>` to `<extra_id_0>` after the last piece.
 //! `tests/golden.rs` compares the two.
 //!
-//! - `wire` reads protocol buffers, `proto` the fields of SentencePiece's, `charsmap` checks the table of characters.
+//! - `wire` reads protocol buffers, `proto` the fields of SentencePiece's.
 
 use std::collections::HashMap;
 
@@ -20,10 +20,9 @@ use tokenizers::{AddedToken, Tokenizer as Inner};
 
 use self::proto::{Kind, Model, Normalizer, Piece, Trainer};
 use self::wire::Fault;
-use super::{EOS, SPECIAL, UNK};
+use super::{EOS, SPECIAL, UNK, charsmap};
 use crate::error::Error;
 
-mod charsmap;
 mod proto;
 mod wire;
 

@@ -9,6 +9,15 @@ use super::numpy::Global;
 use super::source::{Blob, ReadAt};
 use super::value::{Id, Node};
 
+/// What a pickle was made for; it says which globals are known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Dialect {
+    /// Plain values and numpy arrays.
+    Numpy,
+    /// What `torch.save` writes: plain values and tensors, whose storages are outside of the pickle.
+    Torch,
+}
+
 /// Bounds on what a pickle may make the reader hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -34,6 +43,7 @@ impl Default for Limits {
 pub(super) struct Machine<'s> {
     pub(super) input: Input<'s>,
     pub(super) nodes: Vec<Node>,
+    pub(super) dialect: Dialect,
     depths: Vec<u32>,
     stack: Vec<Id>,
     marks: Vec<usize>,
@@ -44,11 +54,12 @@ pub(super) struct Machine<'s> {
 }
 
 /// Runs a pickle to its `STOP`; returns all values and which of them is the result.
-pub(super) fn run(source: &dyn ReadAt, limits: Limits) -> Result<(Vec<Node>, Id), PickleError> {
+pub(super) fn run(source: &dyn ReadAt, limits: Limits, dialect: Dialect) -> Result<(Vec<Node>, Id), PickleError> {
     let input = Input::new(source).map_err(|fault| PickleError { offset: 0, fault })?;
     let mut machine = Machine {
         input,
         nodes: Vec::new(),
+        dialect,
         depths: Vec::new(),
         stack: Vec::new(),
         marks: Vec::new(),
@@ -150,6 +161,11 @@ impl Machine<'_> {
                 let state = self.pop()?;
                 let target = self.top()?;
                 self.build(target, state)?;
+            }
+            b'Q' if self.dialect == Dialect::Torch => {
+                let id = self.pop()?;
+                let storage = self.storage(id)?;
+                self.push(storage)?;
             }
             0x80 => {
                 let [protocol] = self.input.array()?;
@@ -303,7 +319,7 @@ impl Machine<'_> {
             (line(&mut self.input)?, line(&mut self.input)?)
         };
         // `INST` calls what it names, and none of the allowed globals is written so.
-        let global = Global::find(&module, &name).filter(|_| opcode != b'i');
+        let global = Global::find(self.dialect, &module, &name).filter(|_| opcode != b'i');
         let global = global.ok_or_else(|| PickleFault::Global { module: shorten(&module), name: shorten(&name) })?;
         self.push(Node::Global(global))
     }

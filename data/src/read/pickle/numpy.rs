@@ -3,8 +3,9 @@
 use super::array::Array;
 use super::dtype::{Dtype, Kind};
 use super::fault::PickleFault;
-use super::machine::{Machine, unexpected};
+use super::machine::{Dialect, Machine, unexpected};
 use super::source::Blob;
+use super::torch::TorchGlobal;
 use super::value::{Id, Node};
 
 /// A global that a pickle may name. None of them runs code of the pickle's choice.
@@ -22,10 +23,19 @@ pub(super) enum Global {
     Bytes,
     /// A type that only says what a `defaultdict` makes; nothing is ever made of it.
     Factory,
+    /// What only `torch.save` writes.
+    Torch(TorchGlobal),
 }
 
 impl Global {
-    pub(super) fn find(module: &str, name: &str) -> Option<Self> {
+    /// The global of a name, if files of this kind have it.
+    pub(super) fn find(dialect: Dialect, module: &str, name: &str) -> Option<Self> {
+        if dialect == Dialect::Torch {
+            return match (module, name) {
+                ("collections", "OrderedDict") => Some(Self::OrderedDict),
+                _ => TorchGlobal::find(module, name).map(Self::Torch),
+            };
+        }
         match (module, name) {
             ("numpy", "ndarray") => Some(Self::Ndarray),
             ("numpy", "dtype") => Some(Self::Dtype),
@@ -52,6 +62,9 @@ impl Machine<'_> {
             return Err(unexpected("a known function", self.node(callable)));
         };
         let arguments = self.tuple(arguments)?;
+        if let Global::Torch(global) = global {
+            return self.call_torch(global, &arguments);
+        }
         let made = match (global, arguments.as_slice()) {
             (Global::Dtype, [code, ..]) => Node::Dtype(Dtype::parse(&self.short_text(*code)?)?),
             (Global::Reconstruct, [class, ..]) => match self.node(*class) {
@@ -107,6 +120,11 @@ impl Machine<'_> {
                 *self.node_mut(target) = Node::Dtype(self.dtype_of_state(dtype, &state)?);
                 Ok(())
             }
+            // `state_dict()` hangs the versions of its modules on the dict, as an attribute: nothing that is stored.
+            Node::Dict(_) if self.dialect == Dialect::Torch => match self.node(state) {
+                Node::Dict(_) => Ok(()),
+                other => Err(unexpected("the attributes of a dict", other)),
+            },
             other => Err(unexpected("an array or a numpy type to fill", other)),
         }
     }
@@ -213,7 +231,10 @@ impl Machine<'_> {
         Ok(Node::Bytes(Blob::Inline(bytes.ok_or(PickleFault::BadText)?.into())))
     }
 
-    fn dict_of(&self, pairs: Id) -> Result<Node, PickleFault> {
+    fn dict_of(&mut self, pairs: Id) -> Result<Node, PickleFault> {
+        let Node::List(items) = self.node(pairs) else { return Err(unexpected("a list", self.node(pairs))) };
+        // Each call copies the pairs, as with sets.
+        self.hold(items.len() as u64 * 8)?;
         let Node::List(pairs) = self.node(pairs) else { return Err(unexpected("a list", self.node(pairs))) };
         let mut entries = Vec::with_capacity(pairs.len());
         for pair in pairs {
@@ -247,7 +268,7 @@ impl Machine<'_> {
         }
     }
 
-    fn tuple(&self, id: Id) -> Result<Vec<Id>, PickleFault> {
+    pub(super) fn tuple(&self, id: Id) -> Result<Vec<Id>, PickleFault> {
         match self.node(id) {
             // Functions and states have a handful of parts; a longer tuple is none of them.
             Node::Tuple(items) if items.len() <= 32 => Ok(items.clone()),
@@ -255,7 +276,7 @@ impl Machine<'_> {
         }
     }
 
-    fn shape(&self, id: Id) -> Result<Vec<u64>, PickleFault> {
+    pub(super) fn shape(&self, id: Id) -> Result<Vec<u64>, PickleFault> {
         let axis = |id: &Id| match self.node(*id) {
             Node::Int(length) => {
                 u64::try_from(*length).map_err(|_| PickleFault::Shape(format!("an axis of length {length}")))

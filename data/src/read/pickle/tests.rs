@@ -224,6 +224,15 @@ fn every_count_has_a_limit() {
     assert_eq!(limited(&text, limits), PickleFault::Limit { what: "bytes of strings in memory", limit: 100 });
     let line = [&b"S"[..], &[b'a'; 255], b"\n."].concat();
     assert_eq!(limited(&line, limits), PickleFault::Limit { what: "bytes in a line", limit: 100 });
+    // One list of pairs, made into a dict again and again: each is a copy.
+    let mut copies = b"\x80\x04ccollections\nOrderedDict\n\x94](".to_vec();
+    copies.extend(b"NN\x86".repeat(10));
+    copies.extend(b"e\x94");
+    copies.extend(b"h\x00h\x01\x85R".repeat(10));
+    copies.push(b'.');
+    assert!(read(&copies).is_ok());
+    let limits = Limits { bytes: 500, ..Limits::default() };
+    assert_eq!(limited(&copies, limits), PickleFault::Limit { what: "bytes of strings in memory", limit: 500 });
 }
 
 #[test]

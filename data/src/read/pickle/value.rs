@@ -7,9 +7,10 @@ use std::path::Path;
 use super::array::{Array, ArrayData, Elements, Numbers};
 use super::dtype::Dtype;
 use super::fault::PickleError;
-use super::machine::{Limits, run};
+use super::machine::{Dialect, Limits, run};
 use super::numpy::Global;
 use super::source::{Blob, ReadAt};
+use super::torch::{Storage, View};
 use crate::error::{Error, Problem};
 use crate::read::text;
 
@@ -44,6 +45,8 @@ pub(super) enum Node {
     /// An array that has been announced and not yet filled.
     Unbuilt,
     Array(Box<Array>),
+    Storage(Box<Storage>),
+    Tensor(Box<View>),
 }
 
 impl Node {
@@ -63,6 +66,8 @@ impl Node {
             Self::Dtype(_) => "a numpy type",
             Self::Unbuilt => "an unfinished array",
             Self::Array(_) => "an array",
+            Self::Storage(_) => "a storage of torch",
+            Self::Tensor(_) => "a tensor",
         }
     }
 }
@@ -70,7 +75,7 @@ impl Node {
 /// A pickle that has been read; its large arrays are still in the file.
 pub struct Document {
     source: Box<dyn ReadAt>,
-    nodes: Vec<Node>,
+    pub(super) nodes: Vec<Node>,
     root: Id,
     text_limit: u64,
 }
@@ -90,7 +95,16 @@ impl Document {
 
     /// Reads a pickle from any source of bytes.
     pub fn read(source: Box<dyn ReadAt>, limits: Limits) -> Result<Self, PickleError> {
-        let (nodes, root) = run(source.as_ref(), limits)?;
+        Self::of(source, limits, Dialect::Numpy)
+    }
+
+    /// Reads the pickle of a file that `torch.save` wrote; its tensors say where in other files their bytes are.
+    pub(crate) fn torch(source: Box<dyn ReadAt>, limits: Limits) -> Result<Self, PickleError> {
+        Self::of(source, limits, Dialect::Torch)
+    }
+
+    fn of(source: Box<dyn ReadAt>, limits: Limits, dialect: Dialect) -> Result<Self, PickleError> {
+        let (nodes, root) = run(source.as_ref(), limits, dialect)?;
         Ok(Self { source, nodes, root, text_limit: limits.text })
     }
 
@@ -108,8 +122,8 @@ impl Document {
 /// A value of a [`Document`].
 #[derive(Clone, Copy)]
 pub struct Value<'d> {
-    document: &'d Document,
-    id: Id,
+    pub(super) document: &'d Document,
+    pub(super) id: Id,
 }
 
 impl fmt::Debug for Value<'_> {

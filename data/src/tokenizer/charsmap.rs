@@ -1,4 +1,4 @@
-//! Checks the table of replaced characters in a SentencePiece model before anything follows its pointers.
+//! Checks the table of replaced characters in a SentencePiece model or a `tokenizer.json` before anything follows its pointers.
 //!
 //! The table is a trie over bytes in one array (a double array), behind it the replacements as texts that end with a
 //! zero byte. The `tokenizers` crate indexes both as the file tells it to, and panics or takes gigabytes where the
