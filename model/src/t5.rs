@@ -19,7 +19,7 @@ mod linear;
 mod lora;
 mod position;
 
-pub use attention::{Attention, KeyValue};
+pub use attention::{Attention, Bias, KeyValue};
 pub use decoder::{Cache, Decoder, DecoderOutput};
 pub use encoder::{Encoder, EncoderOutput};
 pub use feed_forward::FeedForward;

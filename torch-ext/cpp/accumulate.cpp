@@ -9,13 +9,13 @@
 #include <vector>
 
 #include <ATen/Tensor.h>
-#include <ATen/autocast_mode.h>
 #include <ATen/ops/embedding.h>
 #include <ATen/ops/embedding_dense_backward.h>
 #include <ATen/ops/linear.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "guarded.h"
+#include "memory.h"
 
 using at::Tensor;
 using torch::autograd::AutogradContext;
@@ -23,18 +23,9 @@ using torch::autograd::variable_list;
 
 namespace {
 
-bool plain(const Tensor& x) { return x.device().is_cpu() && x.scalar_type() == at::kFloat; }
-
 // Whether this pass will have a backward pass in 32 bits on the CPU.
 bool learns(const Tensor& weight) {
   return at::GradMode::is_enabled() && plain(weight) && !at::autocast::is_autocast_enabled(at::kCPU);
-}
-
-// The memory to add to, or an undefined tensor where there is none.
-Tensor memory_of(const Tensor& weight) {
-  if (!weight.is_leaf() || !weight.requires_grad()) return Tensor();
-  const Tensor& gradient = weight.grad();
-  return gradient.defined() && plain(gradient) && gradient.is_contiguous() && gradient.sizes() == weight.sizes() ? gradient : Tensor();
 }
 
 Tensor rows(const Tensor& x) { return x.reshape({-1, x.size(-1)}); }

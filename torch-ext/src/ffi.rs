@@ -53,6 +53,28 @@ unsafe extern "C" {
     pub(crate) fn ute_dropout(x: RawTensor, p: f64, out: *mut RawTensor) -> *mut c_char;
     pub(crate) fn ute_dropout_add(x: RawTensor, residual: RawTensor, p: f64, out: *mut RawTensor) -> *mut c_char;
     pub(crate) fn ute_rms_norm(x: RawTensor, weight: RawTensor, epsilon: f64, out: *mut RawTensor) -> *mut c_char;
+    pub(crate) fn ute_sublayers_fit(x: RawTensor) -> c_int;
+    pub(crate) fn ute_feed_forward(
+        x: RawTensor,
+        norm: RawTensor,
+        wi: RawTensor,
+        wo: RawTensor,
+        epsilon: f64,
+        p: f64,
+        out: *mut RawTensor,
+    ) -> *mut c_char;
+    pub(crate) fn ute_attention(
+        x: RawTensor,
+        memory: RawTensor,
+        norm: RawTensor,
+        weights: *const RawTensor,
+        bias: RawTensor,
+        padding: RawTensor,
+        heads: i64,
+        epsilon: f64,
+        p: f64,
+        out: *mut RawTensor,
+    ) -> *mut c_char;
     pub(crate) fn ute_current_stream(device: u32, handle: *mut u64) -> *mut c_char;
 }
 

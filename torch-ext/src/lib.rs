@@ -8,6 +8,7 @@
 //! - [`adamw`]: AdamW in one pass over all parameters; [`gradient`]: gradients that live in memory of our choice.
 //! - [`fused`]: dropout and RMS norm in one pass over memory on the CPU, with their gradients.
 //! - [`accumulate`]: layers that add gradients straight into that memory.
+//! - [`sublayer`]: attention and feed-forward, each in one node.
 //! - [`profile`]: what libtorch did and when.
 //! - [`autocast`]: bf16 in a scope.
 //! - [`cuda`]: loads libtorch's CUDA half when there is a driver.
@@ -24,6 +25,7 @@ pub mod fused;
 pub mod gradient;
 pub mod hook;
 pub mod profile;
+pub mod sublayer;
 pub mod view;
 
 pub use error::Error;

@@ -1,10 +1,12 @@
 //! Multi-head attention without scaling.
 
+use std::cell::OnceCell;
+
 use tch::{Kind, Tensor, nn};
-use unimse_torch_ext::{accumulate, fused};
+use unimse_torch_ext::{accumulate, fused, sublayer};
 
 use super::lora::Projection;
-use super::{Linear, projection};
+use super::{LayerNorm, Linear, projection};
 use crate::config::Config;
 
 /// Attends with queries from one sequence to keys and values of the same or another.
@@ -28,6 +30,34 @@ pub struct KeyValue {
     pub value: Tensor,
 }
 
+/// What is added to the scores of all blocks of a stack.
+#[derive(Debug)]
+pub struct Bias {
+    /// `[1, H, Q, S]`, for relative positions.
+    relative: Option<Tensor>,
+    /// `[B, 1, 1, S]`, which hides padding.
+    padding: Option<Tensor>,
+    /// Both, once somebody needs them as one.
+    sum: OnceCell<Tensor>,
+}
+
+impl Bias {
+    /// Takes what there is of both; there must be one.
+    pub fn new(relative: Option<&Tensor>, padding: Option<&Tensor>) -> Self {
+        let [relative, padding] = [relative, padding].map(|part| part.map(Tensor::shallow_clone));
+        Self { relative, padding, sum: OnceCell::new() }
+    }
+
+    /// A tensor that broadcasts to `[B, H, Q, S]`.
+    fn sum(&self) -> &Tensor {
+        self.sum.get_or_init(|| match (&self.relative, &self.padding) {
+            (Some(relative), Some(padding)) => relative + padding,
+            (Some(one), None) | (None, Some(one)) => one.shallow_clone(),
+            (None, None) => unreachable!("a stack has positions or padding"),
+        })
+    }
+}
+
 impl Attention {
     /// Creates `q, k, v, o` under `path`, which is `SelfAttention` or `EncDecAttention` of a block's layer.
     pub fn new(path: &nn::Path, config: &Config) -> Self {
@@ -49,6 +79,29 @@ impl Attention {
     pub fn project(&self, states: &Tensor) -> KeyValue {
         let [key, value] = accumulate::linears(states, [&self.k.weight, self.v.weight()]);
         KeyValue { key: self.split(&key), value: self.split(&self.v.updated(value, states)) }
+    }
+
+    /// Does a block's whole sublayer: `hidden [B, Q, d_model]` plus what `norm(hidden)` finds in the states `[B, S, d_model]`, or in
+    /// itself where none are given.
+    pub fn sublayer(
+        &self,
+        norm: &LayerNorm,
+        hidden: &Tensor,
+        states: Option<&Tensor>,
+        bias: &Bias,
+        train: bool,
+    ) -> Tensor {
+        if sublayer::fits(hidden) && self.q.is_plain() && self.v.is_plain() {
+            let p = if train { self.dropout } else { 0.0 };
+            let weights = [self.q.weight(), &self.k.weight, self.v.weight(), &self.o.weight];
+            let fused =
+                sublayer::Attention { norm: &norm.weight, weights, heads: self.heads, epsilon: norm.epsilon, p };
+            return fused.forward(hidden, states, bias.relative.as_ref(), bias.padding.as_ref());
+        }
+        let normed = norm.forward(hidden);
+        let memory = self.project(states.unwrap_or(&normed));
+        let attended = self.forward(&normed, &memory, bias.sum(), train);
+        fused::dropout_add(&attended, hidden, self.dropout, train)
     }
 
     /// Attends from `hidden [B, Q, d_model]`; `bias` is added to the scores and broadcasts to `[B, H, Q, S]`.

@@ -3,7 +3,7 @@
 use tch::{Tensor, nn};
 use unimse_torch_ext::fused;
 
-use super::{Attention, FeedForward, KeyValue, LayerNorm, RelativeBias};
+use super::{Attention, Bias, FeedForward, KeyValue, LayerNorm, RelativeBias};
 use crate::config::Config;
 use crate::fusion::Fusion;
 
@@ -52,15 +52,13 @@ struct Block {
     cross_attention: Attention,
     feed_forward: FeedForward,
     fusion: Option<Fusion>,
-    dropout: f64,
 }
 
-/// What all blocks of one pass share.
+/// What all blocks share at one position.
 struct Shared<'a> {
     self_bias: &'a Tensor,
     cross_bias: &'a Tensor,
     modalities: Option<&'a Tensor>,
-    train: bool,
 }
 
 impl Decoder {
@@ -98,13 +96,12 @@ impl Decoder {
         modalities: Option<&Tensor>,
         train: bool,
     ) -> DecoderOutput {
-        let shared = Shared { self_bias, cross_bias, modalities, train };
+        let biases = [Bias::new(Some(self_bias), None), Bias::new(None, Some(cross_bias))];
         let mut hidden = fused::dropout(embedded, self.dropout, train);
         let mut last_input = hidden.shallow_clone();
         for block in &self.blocks {
-            let memory = block.cross_attention.project(states);
             last_input = hidden;
-            hidden = block.forward(&last_input, None, &memory, &shared);
+            hidden = block.forward(&last_input, states, &biases, modalities, train);
         }
         let states = fused::dropout(&self.final_norm.forward(&hidden), self.dropout, train);
         DecoderOutput { states, last_input }
@@ -132,11 +129,11 @@ impl Decoder {
     pub fn step(&self, embedded: &Tensor, cache: &mut Cache) -> Tensor {
         let Cache { blocks, self_bias, cross_bias, modalities, position, capacity } = cache;
         let row = self_bias.narrow(2, *position, 1).narrow(3, 0, *position + 1);
-        let shared = Shared { self_bias: &row, cross_bias, modalities: modalities.as_ref(), train: false };
+        let shared = Shared { self_bias: &row, cross_bias, modalities: modalities.as_ref() };
         let mut hidden = embedded.shallow_clone();
         for (block, block_cache) in self.blocks.iter().zip(blocks) {
             let slot = Slot { stored: &mut block_cache.own, position: *position, capacity: *capacity };
-            hidden = block.forward(&hidden, Some(slot), &block_cache.memory, &shared);
+            hidden = block.step(&hidden, slot, &block_cache.memory, &shared);
         }
         *position += 1;
         self.final_norm.forward(&hidden)
@@ -155,26 +152,36 @@ impl Block {
             cross_norm: norm(1),
             feed_forward: FeedForward::new(&(&layer / 2), t5),
             fusion: fused.then(|| Fusion::new(&(path / "fusion"), config)),
-            dropout: t5.dropout_rate,
         }
     }
 
-    fn forward(&self, hidden: &Tensor, slot: Option<Slot>, memory: &KeyValue, shared: &Shared) -> Tensor {
-        let &Shared { self_bias, cross_bias, modalities, train } = shared;
+    /// All positions; `biases` are those of the tokens and of the encoder's states.
+    fn forward(
+        &self,
+        hidden: &Tensor,
+        states: &Tensor,
+        [own, cross]: &[Bias; 2],
+        modalities: Option<&Tensor>,
+        train: bool,
+    ) -> Tensor {
+        let hidden = self.self_attention.sublayer(&self.self_norm, hidden, None, own, train);
+        let hidden = self.cross_attention.sublayer(&self.cross_norm, &hidden, Some(states), cross, train);
+        self.leave(&hidden, modalities, train)
+    }
+
+    /// The next position.
+    fn step(&self, hidden: &Tensor, slot: Slot, memory: &KeyValue, shared: &Shared) -> Tensor {
+        let &Shared { self_bias, cross_bias, modalities } = shared;
         let normed = self.self_norm.forward(hidden);
-        let fresh = self.self_attention.project(&normed);
-        let own = match slot {
-            Some(slot) => slot.append(&fresh),
-            None => fresh,
-        };
-        let attended = self.self_attention.forward(&normed, &own, self_bias, train);
-        let hidden = fused::dropout_add(&attended, hidden, self.dropout, train);
-
+        let own = slot.append(&self.self_attention.project(&normed));
+        let hidden = hidden + self.self_attention.forward(&normed, &own, self_bias, false);
         let normed = self.cross_norm.forward(&hidden);
-        let attended = self.cross_attention.forward(&normed, memory, cross_bias, train);
-        let hidden = fused::dropout_add(&attended, &hidden, self.dropout, train);
+        let hidden = &hidden + self.cross_attention.forward(&normed, memory, cross_bias, false);
+        self.leave(&hidden, modalities, false)
+    }
 
-        let hidden = self.feed_forward.forward(&hidden, train);
+    fn leave(&self, hidden: &Tensor, modalities: Option<&Tensor>, train: bool) -> Tensor {
+        let hidden = self.feed_forward.forward(hidden, train);
         match &self.fusion {
             Some(fusion) => fusion.forward(&hidden, modalities),
             None => hidden,

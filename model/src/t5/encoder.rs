@@ -3,7 +3,7 @@
 use tch::{Tensor, nn};
 use unimse_torch_ext::fused;
 
-use super::{Attention, FeedForward, LayerNorm, RelativeBias, padding_bias};
+use super::{Attention, Bias, FeedForward, LayerNorm, RelativeBias, padding_bias};
 use crate::config::Config;
 use crate::fusion::Fusion;
 
@@ -31,7 +31,6 @@ struct Block {
     attention: Attention,
     feed_forward: FeedForward,
     fusion: Option<Fusion>,
-    dropout: f64,
 }
 
 impl Encoder {
@@ -62,7 +61,8 @@ impl Encoder {
         train: bool,
     ) -> EncoderOutput {
         let mut hidden = fused::dropout(embedded, self.dropout, train);
-        let bias = self.relative.forward(hidden.size()[1]) + padding_bias(mask, hidden.kind());
+        let (relative, padding) = (self.relative.forward(hidden.size()[1]), padding_bias(mask, hidden.kind()));
+        let bias = Bias::new(Some(&relative), Some(&padding));
         let first_kept = self.blocks.len().saturating_sub(keep);
         let mut blocks = Vec::with_capacity(keep);
         for (index, block) in self.blocks.iter().enumerate() {
@@ -85,15 +85,11 @@ impl Block {
             norm: LayerNorm::new(&(&layer / 0 / "layer_norm"), t5.d_model, t5.layer_norm_epsilon),
             feed_forward: FeedForward::new(&(&layer / 1), t5),
             fusion: fused.then(|| Fusion::new(&(path / "fusion"), config)),
-            dropout: t5.dropout_rate,
         }
     }
 
-    fn forward(&self, hidden: &Tensor, bias: &Tensor, modalities: Option<&Tensor>, train: bool) -> Tensor {
-        let normed = self.norm.forward(hidden);
-        let memory = self.attention.project(&normed);
-        let attended = self.attention.forward(&normed, &memory, bias, train);
-        let hidden = fused::dropout_add(&attended, hidden, self.dropout, train);
+    fn forward(&self, hidden: &Tensor, bias: &Bias, modalities: Option<&Tensor>, train: bool) -> Tensor {
+        let hidden = self.attention.sublayer(&self.norm, hidden, None, bias, train);
         let hidden = self.feed_forward.forward(&hidden, train);
         match &self.fusion {
             Some(fusion) => fusion.forward(&hidden, modalities),

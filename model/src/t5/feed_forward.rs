@@ -1,7 +1,7 @@
 //! The feed-forward sublayer, `DenseReluDense` in the checkpoint.
 
 use tch::{Tensor, nn};
-use unimse_torch_ext::fused;
+use unimse_torch_ext::{fused, sublayer};
 
 use super::{LayerNorm, Linear, projection};
 use crate::config::{FeedForwardProjection, T5Config};
@@ -41,6 +41,13 @@ impl FeedForward {
 
     /// Maps the stream `[B, L, d_model]` to the stream after this sublayer.
     pub fn forward(&self, hidden: &Tensor, train: bool) -> Tensor {
+        if let Inner::Relu { wi } = &self.inner
+            && sublayer::fits(hidden)
+        {
+            let p = if train { self.dropout } else { 0.0 };
+            let LayerNorm { weight, epsilon } = &self.norm;
+            return sublayer::feed_forward(hidden, weight, &wi.weight, &self.wo.weight, *epsilon, p);
+        }
         let normed = self.norm.forward(hidden);
         let inner = match &self.inner {
             Inner::Relu { wi } => wi.forward(&normed).relu(),

@@ -6,8 +6,8 @@ use unimse_torch_ext::fused;
 /// Scales by the root of the mean square; no mean is subtracted and there is no bias.
 #[derive(Debug)]
 pub struct LayerNorm {
-    weight: Tensor,
-    epsilon: f64,
+    pub(super) weight: Tensor,
+    pub(super) epsilon: f64,
 }
 
 impl LayerNorm {

@@ -42,6 +42,11 @@ impl Projection {
         self.updated(self.linear.forward(input), input)
     }
 
+    /// Whether the layer is its weight and nothing else.
+    pub(super) fn is_plain(&self) -> bool {
+        self.update.is_none()
+    }
+
     /// The weight without its update.
     pub(super) fn weight(&self) -> &Tensor {
         &self.linear.weight

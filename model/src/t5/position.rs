@@ -1,5 +1,7 @@
 //! Relative positions as a learned bias on attention scores.
 
+use std::sync::{Mutex, PoisonError};
+
 use tch::{Device, Kind, Tensor, nn};
 
 use super::lowest;
@@ -14,7 +16,12 @@ pub struct RelativeBias {
     buckets: i64,
     max_distance: i64,
     bidirectional: bool,
+    /// Lengths and their buckets `[L, L]`, the newest last: batches of a few lengths come again and again.
+    known: Mutex<Vec<(i64, Tensor)>>,
 }
+
+/// So many lengths are kept.
+const KNOWN: usize = 16;
 
 impl RelativeBias {
     /// Creates the table under `path`, block 0's `relative_attention_bias`. A bidirectional table keeps half of its
@@ -27,24 +34,43 @@ impl RelativeBias {
             buckets,
             max_distance: config.relative_attention_max_distance,
             bidirectional,
+            known: Mutex::default(),
         }
     }
 
     /// Returns the bias `[1, H, L, L]` of a sequence of `length` positions with itself.
     pub fn forward(&self, length: i64) -> Tensor {
-        self.at(&relative_positions(length, self.weight.device()))
+        self.of_buckets(&self.buckets(length))
     }
 
     /// Returns the bias `[1, H, L, L]` of a decoder, where no position sees a later one.
     pub fn causal(&self, length: i64) -> Tensor {
-        let relative = relative_positions(length, self.weight.device());
-        self.at(&relative).masked_fill(&relative.gt(0), lowest(self.weight.kind()))
+        let later = Tensor::ones([length, length], (Kind::Bool, self.weight.device())).triu(1);
+        self.forward(length).masked_fill(&later, lowest(self.weight.kind()))
     }
 
     /// Returns the bias `[1, H, Q, K]` for given distances `[Q, K]`, key position less query position.
     pub fn at(&self, relative: &Tensor) -> Tensor {
-        let bias = Tensor::embedding(&self.weight, &self.bucket(relative), -1, false, false);
+        self.of_buckets(&self.bucket(relative))
+    }
+
+    fn of_buckets(&self, buckets: &Tensor) -> Tensor {
+        let bias = Tensor::embedding(&self.weight, buckets, -1, false, false);
         bias.permute([2, 0, 1]).unsqueeze(0).contiguous()
+    }
+
+    /// The buckets of a sequence with itself. They take two dozen small operations, so they are remembered.
+    fn buckets(&self, length: i64) -> Tensor {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, buckets)) = known.iter().find(|(known, _)| *known == length) {
+            return buckets.shallow_clone();
+        }
+        let buckets = self.bucket(&relative_positions(length, self.weight.device()));
+        if known.len() == KNOWN {
+            let _oldest = known.remove(0);
+        }
+        known.push((length, buckets.shallow_clone()));
+        buckets
     }
 
     /// Computes on the device with libtorch's own operations, in the order of Hugging Face's

@@ -1,0 +1,162 @@
+// See rows.h. All run on the calling thread: trainers have one process a slot and few threads each, and these passes are short.
+
+#include "rows.h"
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+
+namespace rows {
+namespace {
+
+EVERY_CPU void drop_block(const float* x, const float* residual, float* out, uint32_t count, uint64_t key, uint32_t threshold,
+                          float scale) {
+  const uint32_t low = static_cast<uint32_t>(key), high = static_cast<uint32_t>(key >> 32);
+  if (residual == nullptr) {
+#pragma omp simd
+    for (uint32_t i = 0; i < count; ++i) out[i] = bits(i, low, high) >= threshold ? x[i] * scale : 0.0f;
+  } else {
+#pragma omp simd
+    for (uint32_t i = 0; i < count; ++i) out[i] = residual[i] + (bits(i, low, high) >= threshold ? x[i] * scale : 0.0f);
+  }
+}
+
+EVERY_CPU void relu_block(float* x, uint32_t count, uint64_t key, uint32_t threshold, float scale) {
+  const uint32_t low = static_cast<uint32_t>(key), high = static_cast<uint32_t>(key >> 32);
+#pragma omp simd
+  for (uint32_t i = 0; i < count; ++i) x[i] = x[i] < 0.0f || bits(i, low, high) < threshold ? 0.0f : x[i] * scale;
+}
+
+EVERY_CPU void relu(float* x, int64_t count) {
+#pragma omp simd
+  for (int64_t i = 0; i < count; ++i) x[i] = x[i] < 0.0f ? 0.0f : x[i];  // What is not a number stays that.
+}
+
+// exp for x <= 0 to within two units in the last place: 2^n times a polynomial of degree 6 on half a binary order (Cephes' expf).
+inline float exp_below_zero(float x) {
+  x = std::max(x, -87.0f);
+  const float shifted = x * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: the sum's last bits are the rounded product.
+  const float n = shifted - 12582912.0f;
+  const float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+  float p = 1.9875691500e-4f;
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * r * r + r + 1.0f;
+  int32_t power;
+  std::memcpy(&power, &shifted, sizeof power);
+  power = (power + 127) << 23;
+  float two;
+  std::memcpy(&two, &power, sizeof two);
+  return p * two;
+}
+
+}  // namespace
+
+EVERY_CPU void norm(const float* x, const float* weight, float* out, float* inverse, int64_t count, int64_t width, float epsilon) {
+  for (int64_t row = 0; row < count; ++row, x += width, out += width) {
+    float sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < width; ++i) sum += x[i] * x[i];
+    const float scale = 1.0f / std::sqrt(sum / static_cast<float>(width) + epsilon);
+    inverse[row] = scale;
+#pragma omp simd
+    for (int64_t i = 0; i < width; ++i) out[i] = x[i] * scale * weight[i];
+  }
+}
+
+EVERY_CPU void norm_again(const float* x, const float* weight, const float* inverse, float* out, int64_t count, int64_t width) {
+  for (int64_t row = 0; row < count; ++row, x += width, out += width) {
+    const float scale = inverse[row];
+#pragma omp simd
+    for (int64_t i = 0; i < width; ++i) out[i] = x[i] * scale * weight[i];
+  }
+}
+
+EVERY_CPU void norm_backward(const float* gradient, const float* x, const float* weight, const float* inverse, const float* through,
+                             float* to_x, float* to_weight, int64_t count, int64_t width) {
+  for (int64_t row = 0; row < count; ++row, x += width, gradient += width, to_x += width) {
+    const float scale = inverse[row];
+    float dot = 0;
+#pragma omp simd reduction(+ : dot)
+    for (int64_t i = 0; i < width; ++i) dot += gradient[i] * weight[i] * x[i];
+    const float back = dot * scale * scale * scale / static_cast<float>(width);
+    if (through != nullptr) {
+#pragma omp simd
+      for (int64_t i = 0; i < width; ++i) to_x[i] = through[i] + (gradient[i] * weight[i] * scale - x[i] * back);
+      through += width;
+    } else {
+#pragma omp simd
+      for (int64_t i = 0; i < width; ++i) to_x[i] = gradient[i] * weight[i] * scale - x[i] * back;
+    }
+    if (to_weight != nullptr) {
+#pragma omp simd
+      for (int64_t i = 0; i < width; ++i) to_weight[i] += gradient[i] * x[i] * scale;
+    }
+  }
+}
+
+void relu_drop(float* x, int64_t count, const Draw& draw) {
+  if (draw.off()) return relu(x, count);
+  for (int64_t start = 0; start < count; start += kBlock) {
+    const uint64_t key = key_of_block(draw.key, static_cast<uint64_t>(start / kBlock));
+    relu_block(x + start, static_cast<uint32_t>(std::min(kBlock, count - start)), key, draw.threshold, draw.scale);
+  }
+}
+
+EVERY_CPU void relu_drop_backward(float* gradient, const float* kept, int64_t count, float scale) {
+#pragma omp simd
+  for (int64_t i = 0; i < count; ++i) gradient[i] = kept[i] > 0.0f ? gradient[i] * scale : 0.0f;
+}
+
+void drop(const float* x, const float* residual, float* out, int64_t count, const Draw& draw) {
+  for (int64_t start = 0; start < count; start += kBlock) {
+    const uint64_t key = key_of_block(draw.key, static_cast<uint64_t>(start / kBlock));
+    drop_block(x + start, residual == nullptr ? nullptr : residual + start, out + start,
+               static_cast<uint32_t>(std::min(kBlock, count - start)), key, draw.threshold, draw.scale);
+  }
+}
+
+EVERY_CPU void softmax(float* scores, const float* bias, const float* padding, int64_t count, int64_t width) {
+  for (int64_t row = 0; row < count; ++row, scores += width) {
+    float most = -std::numeric_limits<float>::infinity(), sum = 0;
+    if (bias != nullptr) {
+#pragma omp simd
+      for (int64_t i = 0; i < width; ++i) scores[i] += bias[i];
+      bias += width;
+    }
+    if (padding != nullptr) {
+#pragma omp simd
+      for (int64_t i = 0; i < width; ++i) scores[i] += padding[i];
+    }
+#pragma omp simd reduction(max : most)
+    for (int64_t i = 0; i < width; ++i) most = scores[i] > most ? scores[i] : most;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < width; ++i) {
+      scores[i] = scores[i] - most < -87.0f ? 0.0f : exp_below_zero(scores[i] - most);
+      sum += scores[i];
+    }
+    const float share = 1.0f / sum;
+#pragma omp simd
+    for (int64_t i = 0; i < width; ++i) scores[i] *= share;
+  }
+}
+
+EVERY_CPU void softmax_backward(float* gradient, const float* p, int64_t count, int64_t width) {
+  for (int64_t row = 0; row < count; ++row, gradient += width, p += width) {
+    float dot = 0;
+#pragma omp simd reduction(+ : dot)
+    for (int64_t i = 0; i < width; ++i) dot += gradient[i] * p[i];
+#pragma omp simd
+    for (int64_t i = 0; i < width; ++i) gradient[i] = p[i] * (gradient[i] - dot);
+  }
+}
+
+EVERY_CPU void add(float* sum, const float* x, int64_t count) {
+#pragma omp simd
+  for (int64_t i = 0; i < count; ++i) sum[i] += x[i];
+}
+
+}  // namespace rows

@@ -1,0 +1,39 @@
+// Passes over rows of numbers that the sublayers are made of.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+#include "draw.h"
+
+namespace rows {
+
+// out = x / sqrt(mean(x^2) + epsilon) * weight; `inverse` keeps the factor of each row for the backward pass.
+void norm(const float* x, const float* weight, float* out, float* inverse, int64_t count, int64_t width, float epsilon);
+
+// The same again from the kept factors.
+void norm_again(const float* x, const float* weight, const float* inverse, float* out, int64_t count, int64_t width);
+
+// to_x = through + (gradient of the norm), to_weight += ...; `through` may be null, `to_weight` too.
+void norm_backward(const float* gradient, const float* x, const float* weight, const float* inverse, const float* through, float* to_x,
+                   float* to_weight, int64_t count, int64_t width);
+
+// x = max(x, 0), then dropout.
+void relu_drop(float* x, int64_t count, const Draw& draw);
+
+// gradient = 0 where `kept` is 0, else scaled: the backward pass of `relu_drop`, whose result is `kept`.
+void relu_drop_backward(float* gradient, const float* kept, int64_t count, float scale);
+
+// out = residual + dropout(x); without a residual out = dropout(x). Places in `out` count from 0.
+void drop(const float* x, const float* residual, float* out, int64_t count, const Draw& draw);
+
+// Each row of `scores` becomes softmax(scores + bias + padding); `bias` has as many rows, `padding` is one row, either may be null.
+void softmax(float* scores, const float* bias, const float* padding, int64_t count, int64_t width);
+
+// gradient = p * (gradient - sum(gradient * p)) for each row, the backward pass of a softmax that gave `p`.
+void softmax_backward(float* gradient, const float* p, int64_t count, int64_t width);
+
+// sum += x.
+void add(float* sum, const float* x, int64_t count);
+
+}  // namespace rows

@@ -1,0 +1,365 @@
+// The two sublayers of a T5 block, each one node of the graph: norm, products, what is between them, and the residual. libtorch needs
+// some twenty calls and as many passes over memory for one, and copies heads to and fro; in a small model that takes longer than
+// the products. Here heads are read where they lie, weights that lie beside each other are one product, and gradients of weights
+// are added in place (see accumulate.cpp).
+//
+// For 32 bits on the CPU and one thread. As in kernels.cpp every function gives null, or what went wrong as text.
+
+#include <cstring>
+#include <optional>
+
+#include <ATen/Parallel.h>
+#include <ATen/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include "guarded.h"
+#include "memory.h"
+#include "product.h"
+#include "rows.h"
+
+using at::Tensor;
+using product::In;
+using product::Out;
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+namespace {
+
+const float* read(const Tensor& x) { return x.const_data_ptr<float>(); }
+float* write(const Tensor& x) { return x.mutable_data_ptr<float>(); }
+
+Draw draw_of(AutogradContext* context, const char* key) {
+  return Draw(static_cast<uint64_t>(context->saved_data[key].toInt()), context->saved_data["p"].toDouble());
+}
+
+// out = x + dropout(inner weight^T).
+void leave(const Tensor& x, const Tensor& inner, const Tensor& weight, const Draw& draw, const Tensor& out) {
+  const int64_t width = weight.size(0), wide = weight.size(1), count = x.numel() / width;
+  if (draw.off()) std::memcpy(write(out), read(x), sizeof(float) * static_cast<size_t>(x.numel()));
+  product::nt(count, width, wide, {read(inner), wide}, {read(weight), wide}, draw.off() ? 1.0f : 0.0f, {write(out), width});
+  if (!draw.off()) rows::drop(read(out), read(x), write(out), x.numel(), draw);
+}
+
+// The gradient before the last dropout.
+Tensor before_drop(const Tensor& gradient, const Draw& draw) {
+  if (draw.off()) return gradient;
+  Tensor before = at::empty_like(gradient);
+  rows::drop(read(gradient), nullptr, write(before), gradient.numel(), draw);
+  return before;
+}
+
+// Two or three weights of one shape that may lie beside each other in memory, and columns of their results in one matrix.
+struct Beside {
+  const Tensor* weights;
+  int64_t count, outputs, inputs;
+  bool together;
+
+  Beside(const Tensor* weights, int64_t count)
+      : weights(weights), count(count), outputs(weights[0].size(0)), inputs(weights[0].size(1)), together(true) {
+    for (int64_t i = 1; i < count; ++i) together = together && read(weights[i]) == read(weights[i - 1]) + outputs * inputs;
+  }
+
+  // to[.., count * outputs] = x[.., inputs] W^T.
+  void forward(int64_t rows, const float* x, float* to) const {
+    const int64_t stride = count * outputs;
+    for (int64_t i = 0; i < (together ? 1 : count); ++i) {
+      product::nt(rows, together ? stride : outputs, inputs, {x, inputs}, {read(weights[i]), inputs}, 0.0f, {to + i * outputs, stride});
+    }
+  }
+
+  // to[.., inputs] = gradient W.
+  void backward(int64_t rows, const float* gradient, float* to) const {
+    const int64_t stride = count * outputs;
+    for (int64_t i = 0; i < (together ? 1 : count); ++i) {
+      product::nn(rows, inputs, together ? stride : outputs, {gradient + i * outputs, stride}, {read(weights[i]), inputs},
+                  i == 0 ? 0.0f : 1.0f, {to, inputs});
+    }
+  }
+
+  // The weights' gradients += gradient^T x.
+  void gradients(int64_t rows, const float* gradient, const float* x, const Sink* sinks) const {
+    const int64_t stride = count * outputs;
+    bool one = true;
+    for (int64_t i = 0; i < count; ++i) {
+      one = one && sinks[i].wanted() && (i == 0 || sinks[i].data() == sinks[i - 1].data() + outputs * inputs);
+    }
+    for (int64_t i = 0; i < (one ? 1 : count); ++i) {
+      if (!sinks[i].wanted()) continue;
+      product::tn(one ? stride : outputs, inputs, rows, {gradient + i * outputs, stride}, {x, inputs}, 1.0f, {sinks[i].data(), inputs});
+    }
+  }
+};
+
+// y = x + dropout(dropout(relu(norm(x) wi^T)) wo^T).
+struct FeedForward : torch::autograd::Function<FeedForward> {
+  static Tensor forward(AutogradContext* context, const Tensor& input, const Tensor& norm, const Tensor& wi, const Tensor& wo,
+                        double epsilon, double p, int64_t inner_key, int64_t outer_key) {
+    context->saved_data["p"] = p;
+    context->saved_data["outer"] = outer_key;
+    Tensor x = input.contiguous();
+    const int64_t width = wi.size(1), wide = wi.size(0), count = x.numel() / width;
+    Tensor normed = at::empty_like(x), inverse = at::empty({count}, x.options()), inner = at::empty({count, wide}, x.options());
+    rows::norm(read(x), read(norm), write(normed), write(inverse), count, width, static_cast<float>(epsilon));
+    product::nt(count, wide, width, {read(normed), width}, {read(wi), width}, 0.0f, {write(inner), wide});
+    rows::relu_drop(write(inner), inner.numel(), Draw(static_cast<uint64_t>(inner_key), p));
+    Tensor out = at::empty_like(x);
+    leave(x, inner, wo, Draw(static_cast<uint64_t>(outer_key), p), out);
+    context->save_for_backward({x, norm, wi, wo, inverse, inner});
+    return out;
+  }
+
+  static variable_list backward(AutogradContext* context, variable_list gradients) {
+    variable_list saved = context->get_saved_variables(), result(8);
+    if (!gradients[0].defined()) return result;
+    const Tensor &x = saved[0], &norm = saved[1], &wi = saved[2], &wo = saved[3], &inverse = saved[4], &inner = saved[5];
+    const int64_t width = wi.size(1), wide = wi.size(0), count = x.numel() / width;
+    const Draw draw = draw_of(context, "outer");
+    Tensor gradient = gradients[0].contiguous(), to_out = before_drop(gradient, draw);
+    Sink to_norm(norm, context->needs_input_grad(1)), to_wi(wi, context->needs_input_grad(2)), to_wo(wo, context->needs_input_grad(3));
+    if (to_wo.wanted()) {
+      product::tn(width, wide, count, {read(to_out), width}, {read(inner), wide}, 1.0f, {to_wo.data(), wide});
+    }
+    if (to_wi.wanted() || to_norm.wanted() || context->needs_input_grad(0)) {
+      Tensor to_inner = at::empty_like(inner), normed = at::empty_like(x);
+      product::nn(count, wide, width, {read(to_out), width}, {read(wo), wide}, 0.0f, {write(to_inner), wide});
+      rows::relu_drop_backward(write(to_inner), read(inner), inner.numel(), draw.scale);
+      if (to_wi.wanted()) {
+        rows::norm_again(read(x), read(norm), read(inverse), write(normed), count, width);
+        product::tn(wide, width, count, {read(to_inner), wide}, {read(normed), width}, 1.0f, {to_wi.data(), width});
+      }
+      if (to_norm.wanted() || context->needs_input_grad(0)) {
+        // What the norm gave is no longer needed: its place takes the gradient.
+        product::nn(count, width, wide, {read(to_inner), wide}, {read(wi), width}, 0.0f, {write(normed), width});
+        result[0] = at::empty_like(x);
+        rows::norm_backward(read(normed), read(x), read(norm), read(inverse), read(gradient), write(result[0]), to_norm.data(), count,
+                            width);
+      }
+    }
+    result[1] = to_norm.made;
+    result[2] = to_wi.made;
+    result[3] = to_wo.made;
+    return result;
+  }
+};
+
+// Sizes of an attention, and where its parts lie: queries `[B Q, sq]`, keys and values `[B S, sk]`, a head's columns beside each other.
+struct Shape {
+  int64_t batch, queries, keys, width, heads, head;
+
+  int64_t inner() const { return heads * head; }
+  int64_t scores() const { return heads * queries * keys; }
+};
+
+struct Projected {
+  Tensor own, other;  // `[B Q, 3 I]` alone, or `[B Q, I]` and `[B S, 2 I]`.
+  int64_t inner;
+
+  Projected(const Shape& shape, bool crossed, const at::TensorOptions& options) : inner(shape.inner()) {
+    own = at::empty({shape.batch * shape.queries, crossed ? inner : 3 * inner}, options);
+    if (crossed) other = at::empty({shape.batch * shape.keys, 2 * inner}, options);
+  }
+  Projected(const Tensor& own, const Tensor& other, int64_t inner) : own(own), other(other), inner(inner) {}
+
+  bool crossed() const { return other.defined(); }
+  Out query(int64_t b, int64_t h, const Shape& s) const { return at(own, 0, b * s.queries, h * s.head); }
+  Out key(int64_t b, int64_t h, const Shape& s) const { return at(crossed() ? other : own, crossed() ? 0 : 1, b * s.keys, h * s.head); }
+  Out value(int64_t b, int64_t h, const Shape& s) const { return at(crossed() ? other : own, crossed() ? 1 : 2, b * s.keys, h * s.head); }
+
+ private:
+  Out at(const Tensor& whole, int64_t part, int64_t row, int64_t column) const {
+    const int64_t stride = whole.size(1);
+    return {write(whole) + row * stride + part * inner + column, stride};
+  }
+};
+
+Tensor contiguous(const std::optional<Tensor>& x) { return x.has_value() ? x->contiguous() : Tensor(); }
+
+In in(Out matrix) { return {matrix.data, matrix.stride}; }
+
+// y = x + dropout(attention(norm(x)) wo^T), where keys and values come from `memory` if there is one, else from norm(x). Scores are
+// not scaled; `bias [1, H, Q, S]` and `padding [B, 1, 1, S]` are added to them.
+struct Attend : torch::autograd::Function<Attend> {
+  // What may be missing comes last: libtorch numbers only those that are there.
+  static Tensor forward(AutogradContext* context, const Tensor& input, const Tensor& norm, const Tensor& wq, const Tensor& wk,
+                        const Tensor& wv, const Tensor& wo, const std::optional<Tensor>& source, const std::optional<Tensor>& added,
+                        const std::optional<Tensor>& hidden, int64_t heads, double epsilon, double p, int64_t inner_key,
+                        int64_t outer_key) {
+    context->saved_data["p"] = p;
+    context->saved_data["inner"] = inner_key;
+    context->saved_data["outer"] = outer_key;
+    context->saved_data["heads"] = heads;
+    context->saved_data["bias"] = added.has_value();
+    Tensor x = input.contiguous(), memory = contiguous(source), bias = contiguous(added), padding = contiguous(hidden);
+    const Tensor& read_from = memory.defined() ? memory : x;
+    const Shape shape{x.size(0), x.size(1), read_from.size(1), x.size(2), heads, wq.size(0) / heads};
+    const int64_t count = shape.batch * shape.queries, inner = shape.inner();
+    Tensor normed = at::empty_like(x), inverse = at::empty({count}, x.options());
+    rows::norm(read(x), read(norm), write(normed), write(inverse), count, shape.width, static_cast<float>(epsilon));
+    Projected projected(shape, memory.defined(), x.options());
+    const Tensor weights[] = {wq, wk, wv};
+    if (memory.defined()) {
+      Beside(weights, 1).forward(count, read(normed), write(projected.own));
+      Beside(weights + 1, 2).forward(shape.batch * shape.keys, read(memory), write(projected.other));
+    } else {
+      Beside(weights, 3).forward(count, read(normed), write(projected.own));
+    }
+
+    Tensor shares = at::empty({shape.batch, heads, shape.queries, shape.keys}, x.options());
+    Tensor attended = at::empty({count, inner}, x.options()), dropped;
+    if (p > 0) dropped = at::empty({shape.scores()}, x.options());
+    for (int64_t b = 0; b < shape.batch; ++b) {
+      float* own = write(shares) + b * shape.scores();
+      for (int64_t h = 0; h < heads; ++h) {
+        product::nt(shape.queries, shape.keys, shape.head, in(projected.query(b, h, shape)), in(projected.key(b, h, shape)), 0.0f,
+                    {own + h * shape.queries * shape.keys, shape.keys});
+      }
+      rows::softmax(own, bias.defined() ? read(bias) : nullptr, padding.defined() ? read(padding) + b * shape.keys : nullptr,
+                    heads * shape.queries, shape.keys);
+      const float* used = own;
+      if (p > 0) {
+        rows::drop(own, nullptr, write(dropped), shape.scores(), draw_of_sample(static_cast<uint64_t>(inner_key), b, p));
+        used = read(dropped);
+      }
+      for (int64_t h = 0; h < heads; ++h) {
+        product::nn(shape.queries, shape.head, shape.keys, {used + h * shape.queries * shape.keys, shape.keys},
+                    in(projected.value(b, h, shape)), 0.0f, {write(attended) + b * shape.queries * inner + h * shape.head, inner});
+      }
+    }
+    Tensor out = at::empty_like(x);
+    leave(x, attended, wo, Draw(static_cast<uint64_t>(outer_key), p), out);
+    context->save_for_backward({x, memory, norm, wq, wk, wv, wo, inverse, projected.own, projected.other, shares, attended});
+    return out;
+  }
+
+  static variable_list backward(AutogradContext* context, variable_list gradients) {
+    variable_list saved = context->get_saved_variables(), result(14);
+    if (!gradients[0].defined()) return result;
+    const Tensor &x = saved[0], &memory = saved[1], &norm = saved[2], &wo = saved[6], &inverse = saved[7], &shares = saved[10],
+                 &attended = saved[11];
+    const Tensor weights[] = {saved[3], saved[4], saved[5]};
+    const int64_t heads = context->saved_data["heads"].toInt();
+    const Shape shape{x.size(0), x.size(1), shares.size(3), x.size(2), heads, weights[0].size(0) / heads};
+    const Projected projected(saved[8], saved[9], shape.inner());
+    const int64_t count = shape.batch * shape.queries, inner = shape.inner();
+    Tensor gradient = gradients[0].contiguous(), to_out = before_drop(gradient, draw_of(context, "outer"));
+    Sink to_norm(norm, context->needs_input_grad(1)), to_wo(wo, context->needs_input_grad(5));
+    Sink to_weights[] = {Sink(weights[0], context->needs_input_grad(2)), Sink(weights[1], context->needs_input_grad(3)),
+                         Sink(weights[2], context->needs_input_grad(4))};
+    if (to_wo.wanted()) {
+      product::tn(shape.width, inner, count, {read(to_out), shape.width}, {read(attended), inner}, 1.0f, {to_wo.data(), inner});
+    }
+    Tensor to_attended = at::empty_like(attended);
+    product::nn(count, inner, shape.width, {read(to_out), shape.width}, {read(wo), inner}, 0.0f, {write(to_attended), inner});
+
+    const Projected to(shape, projected.crossed(), x.options());
+    const bool bias_wanted = context->saved_data["bias"].toBool() && context->needs_input_grad(projected.crossed() ? 7 : 6);
+    Tensor to_bias = bias_wanted ? at::zeros({1, heads, shape.queries, shape.keys}, x.options()) : Tensor();
+    scores_backward(context, shape, projected, shares, to_attended, to, to_bias);
+
+    const bool norm_wanted = to_norm.wanted() || context->needs_input_grad(0);
+    Tensor normed = at::empty_like(x);
+    rows::norm_again(read(x), read(norm), read(inverse), write(normed), count, shape.width);
+    const Beside of_own(weights, projected.crossed() ? 1 : 3);
+    of_own.gradients(count, read(to.own), read(normed), to_weights);
+    if (projected.crossed()) {
+      const Beside of_other(weights + 1, 2);
+      of_other.gradients(shape.batch * shape.keys, read(to.other), read(memory), to_weights + 1);
+      if (context->needs_input_grad(6)) {
+        result[6] = at::empty_like(memory);
+        of_other.backward(shape.batch * shape.keys, read(to.other), write(result[6]));
+      }
+    }
+    if (norm_wanted) {
+      of_own.backward(count, read(to.own), write(normed));
+      result[0] = at::empty_like(x);
+      rows::norm_backward(read(normed), read(x), read(norm), read(inverse), read(gradient), write(result[0]), to_norm.data(), count,
+                          shape.width);
+    }
+    result[1] = to_norm.made;
+    for (int64_t i = 0; i < 3; ++i) result[2 + i] = to_weights[i].made;
+    result[5] = to_wo.made;
+    result[7] = to_bias;
+    return result;
+  }
+
+ private:
+  static Draw draw_of_sample(uint64_t key, int64_t sample, double p) { return Draw(key_of_block(key, static_cast<uint64_t>(sample)), p); }
+
+  // From the gradient of the weighted values to those of queries, keys, values and the bias.
+  static void scores_backward(AutogradContext* context, const Shape& shape, const Projected& projected, const Tensor& shares,
+                              const Tensor& to_attended, const Projected& to, const Tensor& to_bias) {
+    const double p = context->saved_data["p"].toDouble();
+    const auto key = static_cast<uint64_t>(context->saved_data["inner"].toInt());
+    const int64_t inner = shape.inner(), one = shape.queries * shape.keys;
+    Tensor to_scores = at::empty({shape.scores()}, shares.options()), dropped;
+    if (p > 0) dropped = at::empty({shape.scores()}, shares.options());
+    for (int64_t b = 0; b < shape.batch; ++b) {
+      const float* own = read(shares) + b * shape.scores();
+      const float* used = own;
+      float* scores = write(to_scores);
+      const Draw draw = draw_of_sample(key, b, p);
+      if (p > 0) {
+        rows::drop(own, nullptr, write(dropped), shape.scores(), draw);
+        used = read(dropped);
+      }
+      for (int64_t h = 0; h < shape.heads; ++h) {
+        const In from{read(to_attended) + b * shape.queries * inner + h * shape.head, inner};
+        product::nt(shape.queries, shape.keys, shape.head, from, in(projected.value(b, h, shape)), 0.0f, {scores + h * one, shape.keys});
+        product::tn(shape.keys, shape.head, shape.queries, {used + h * one, shape.keys}, from, 0.0f, to.value(b, h, shape));
+      }
+      if (p > 0) rows::drop(scores, nullptr, scores, shape.scores(), draw);
+      rows::softmax_backward(scores, own, shape.heads * shape.queries, shape.keys);
+      if (to_bias.defined()) rows::add(write(to_bias), scores, shape.scores());
+      for (int64_t h = 0; h < shape.heads; ++h) {
+        const In back{scores + h * one, shape.keys};
+        product::nn(shape.queries, shape.head, shape.keys, back, in(projected.key(b, h, shape)), 0.0f, to.query(b, h, shape));
+        product::tn(shape.keys, shape.head, shape.queries, back, in(projected.query(b, h, shape)), 0.0f, to.key(b, h, shape));
+      }
+    }
+  }
+};
+
+std::optional<Tensor> or_none(const at::Tensor* x) { return x == nullptr ? std::nullopt : std::optional<Tensor>(*x); }
+
+}  // namespace
+
+extern "C" {
+
+// Whether the functions below can be used on a tensor: 32 bits on the CPU without autocast, and one thread, because the passes
+// between the products know no more.
+int ute_sublayers_fit(const at::Tensor* x) {
+  return product::available() && plain(*x) && !at::autocast::is_autocast_enabled(at::kCPU) && at::get_num_threads() == 1 ? 1 : 0;
+}
+
+char* ute_feed_forward(const at::Tensor* x, const at::Tensor* norm, const at::Tensor* wi, const at::Tensor* wo, double epsilon, double p,
+                       at::Tensor** out) {
+  return guarded([&] {
+    TORCH_CHECK(x->size(-1) == wi->size(1) && norm->numel() == wi->size(1) && wo->size(1) == wi->size(0) && wo->size(0) == wi->size(1) &&
+                    norm->is_contiguous() && wi->is_contiguous() && wo->is_contiguous(),
+                "the weights of a feed-forward sublayer do not fit");
+    const int64_t inner = p > 0 ? random_key() : 0, outer = p > 0 ? random_key() : 0;
+    *out = new at::Tensor(FeedForward::apply(*x, *norm, *wi, *wo, epsilon, p, inner, outer));
+  });
+}
+
+// `weights` are q, k, v and o; `memory`, `bias` and `padding` may be null.
+char* ute_attention(const at::Tensor* x, const at::Tensor* memory, const at::Tensor* norm, at::Tensor* const* weights,
+                    const at::Tensor* bias, const at::Tensor* padding, int64_t heads, double epsilon, double p, at::Tensor** out) {
+  return guarded([&] {
+    const Tensor &wq = *weights[0], &wk = *weights[1], &wv = *weights[2], &wo = *weights[3];
+    TORCH_CHECK(x->dim() == 3 && x->size(2) == wq.size(1) && wq.sizes() == wk.sizes() && wq.sizes() == wv.sizes() &&
+                    wo.size(0) == wq.size(1) && wo.size(1) == wq.size(0) && wq.size(0) % heads == 0 && norm->numel() == wq.size(1) &&
+                    norm->is_contiguous() && wq.is_contiguous() && wk.is_contiguous() && wv.is_contiguous() && wo.is_contiguous(),
+                "the weights of an attention sublayer do not fit");
+    const int64_t batch = x->size(0), queries = x->size(1), keys = memory == nullptr ? queries : memory->size(1);
+    TORCH_CHECK(memory == nullptr || (memory->dim() == 3 && memory->size(0) == batch && memory->size(2) == wk.size(1)),
+                "what an attention reads does not fit");
+    TORCH_CHECK(bias == nullptr || bias->sizes() == at::IntArrayRef({1, heads, queries, keys}), "the bias of an attention does not fit");
+    TORCH_CHECK(padding == nullptr || padding->sizes() == at::IntArrayRef({batch, 1, 1, keys}), "the padding of an attention does not fit");
+    const int64_t inner = p > 0 ? random_key() : 0, outer = p > 0 ? random_key() : 0;
+    *out = new at::Tensor(Attend::apply(*x, *norm, wq, wk, wv, wo, or_none(memory), or_none(bias), or_none(padding), heads, epsilon, p,
+                                        inner, outer));
+  });
+}
+}
