@@ -92,16 +92,20 @@ struct PoolingConfig {
 }
 
 impl SentenceEncoder {
-    /// Loads a directory with `config.json` and `model.safetensors`. Without `pooling`, `1_Pooling/config.json` decides; where that
+    /// Loads a directory's `config.json` and its weights, which are given. Without `pooling`, `1_Pooling/config.json` decides; where that
     /// is absent too, it is the pooler if the weights have one, else the first token.
     ///
     /// Fails if a file is missing, the model is not a BERT, or a tensor is missing or has another shape.
-    pub fn open(folder: &Path, pooling: Option<Pooling>, device: Device) -> Result<Self, Error> {
+    pub fn open(
+        folder: &Path,
+        mut files: WeightFiles,
+        pooling: Option<Pooling>,
+        device: Device,
+    ) -> Result<Self, Error> {
         let path = folder.join("config.json");
         let text = std::fs::read_to_string(&path).map_err(|source| Error::Io { path, source })?;
         let config: SentenceConfig = serde_json::from_str(&text).map_err(Error::ConfigJson)?;
         config.validate()?;
-        let mut files = WeightFiles::open(&[folder.join("model.safetensors")])?;
         // Models with a head on top keep the encoder under a name of its own, and so did old programs the norms.
         let names: Vec<String> = files.names().map(str::to_owned).collect();
         for name in &names {

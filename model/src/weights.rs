@@ -5,7 +5,7 @@ mod merge;
 mod pretrained;
 mod safetensors_io;
 
-pub use files::WeightFiles;
+pub use files::{Located, WeightFiles};
 pub use merge::merge_lora;
 pub use pretrained::{initialise_from_t5, is_added};
 pub use safetensors_io::{read_safetensors, to_safetensors, write_safetensors, write_tensors};

@@ -49,7 +49,8 @@ Tensor before_drop(const Tensor& gradient, const Draw& draw) {
   return before;
 }
 
-// Two or three weights of one shape that may lie beside each other in memory, and columns of their results in one matrix.
+// Weights of one shape that may lie beside each other in memory, and columns of their results in one matrix. They are values, keys and
+// queries in this order: trainers keep parameters in the reverse order of the forward pass.
 struct Beside {
   const Tensor* weights;
   int64_t count, outputs, inputs;
@@ -152,7 +153,7 @@ struct Shape {
 };
 
 struct Projected {
-  Tensor own, other;  // `[B Q, 3 I]` alone, or `[B Q, I]` and `[B S, 2 I]`.
+  Tensor own, other;  // Values, keys and queries `[B Q, 3 I]`, or queries `[B Q, I]` beside values and keys `[B S, 2 I]`.
   int64_t inner;
 
   Projected(const Shape& shape, bool crossed, const at::TensorOptions& options) : inner(shape.inner()) {
@@ -162,9 +163,9 @@ struct Projected {
   Projected(const Tensor& own, const Tensor& other, int64_t inner) : own(own), other(other), inner(inner) {}
 
   bool crossed() const { return other.defined(); }
-  Out query(int64_t b, int64_t h, const Shape& s) const { return at(own, 0, b * s.queries, h * s.head); }
-  Out key(int64_t b, int64_t h, const Shape& s) const { return at(crossed() ? other : own, crossed() ? 0 : 1, b * s.keys, h * s.head); }
-  Out value(int64_t b, int64_t h, const Shape& s) const { return at(crossed() ? other : own, crossed() ? 1 : 2, b * s.keys, h * s.head); }
+  Out query(int64_t b, int64_t h, const Shape& s) const { return at(own, crossed() ? 0 : 2, b * s.queries, h * s.head); }
+  Out key(int64_t b, int64_t h, const Shape& s) const { return at(crossed() ? other : own, 1, b * s.keys, h * s.head); }
+  Out value(int64_t b, int64_t h, const Shape& s) const { return at(crossed() ? other : own, 0, b * s.keys, h * s.head); }
 
  private:
   Out at(const Tensor& whole, int64_t part, int64_t row, int64_t column) const {
@@ -197,10 +198,10 @@ struct Attend : torch::autograd::Function<Attend> {
     Tensor normed = at::empty_like(x), inverse = at::empty({count}, x.options());
     rows::norm(read(x), read(norm), write(normed), write(inverse), count, shape.width, static_cast<float>(epsilon));
     Projected projected(shape, memory.defined(), x.options());
-    const Tensor weights[] = {wq, wk, wv};
+    const Tensor weights[] = {wv, wk, wq};
     if (memory.defined()) {
-      Beside(weights, 1).forward(count, read(normed), write(projected.own));
-      Beside(weights + 1, 2).forward(shape.batch * shape.keys, read(memory), write(projected.other));
+      Beside(weights + 2, 1).forward(count, read(normed), write(projected.own));
+      Beside(weights, 2).forward(shape.batch * shape.keys, read(memory), write(projected.other));
     } else {
       Beside(weights, 3).forward(count, read(normed), write(projected.own));
     }
@@ -237,15 +238,15 @@ struct Attend : torch::autograd::Function<Attend> {
     if (!gradients[0].defined()) return result;
     const Tensor &x = saved[0], &memory = saved[1], &norm = saved[2], &wo = saved[6], &inverse = saved[7], &shares = saved[10],
                  &attended = saved[11];
-    const Tensor weights[] = {saved[3], saved[4], saved[5]};
+    const Tensor weights[] = {saved[5], saved[4], saved[3]};
     const int64_t heads = context->saved_data["heads"].toInt();
     const Shape shape{x.size(0), x.size(1), shares.size(3), x.size(2), heads, weights[0].size(0) / heads};
     const Projected projected(saved[8], saved[9], shape.inner());
     const int64_t count = shape.batch * shape.queries, inner = shape.inner();
     Tensor gradient = gradients[0].contiguous(), to_out = before_drop(gradient, draw_of(context, "outer"));
     Sink to_norm(norm, context->needs_input_grad(1)), to_wo(wo, context->needs_input_grad(5));
-    Sink to_weights[] = {Sink(weights[0], context->needs_input_grad(2)), Sink(weights[1], context->needs_input_grad(3)),
-                         Sink(weights[2], context->needs_input_grad(4))};
+    Sink to_weights[] = {Sink(weights[0], context->needs_input_grad(4)), Sink(weights[1], context->needs_input_grad(3)),
+                         Sink(weights[2], context->needs_input_grad(2))};
     if (to_wo.wanted()) {
       product::tn(shape.width, inner, count, {read(to_out), shape.width}, {read(attended), inner}, 1.0f, {to_wo.data(), inner});
     }
@@ -260,11 +261,12 @@ struct Attend : torch::autograd::Function<Attend> {
     const bool norm_wanted = to_norm.wanted() || context->needs_input_grad(0);
     Tensor normed = at::empty_like(x);
     rows::norm_again(read(x), read(norm), read(inverse), write(normed), count, shape.width);
-    const Beside of_own(weights, projected.crossed() ? 1 : 3);
-    of_own.gradients(count, read(to.own), read(normed), to_weights);
+    const int64_t first = projected.crossed() ? 2 : 0;
+    const Beside of_own(weights + first, 3 - first);
+    of_own.gradients(count, read(to.own), read(normed), to_weights + first);
     if (projected.crossed()) {
-      const Beside of_other(weights + 1, 2);
-      of_other.gradients(shape.batch * shape.keys, read(to.other), read(memory), to_weights + 1);
+      const Beside of_other(weights, 2);
+      of_other.gradients(shape.batch * shape.keys, read(to.other), read(memory), to_weights);
       if (context->needs_input_grad(6)) {
         result[6] = at::empty_like(memory);
         of_other.backward(shape.batch * shape.keys, read(to.other), write(result[6]));
@@ -277,7 +279,7 @@ struct Attend : torch::autograd::Function<Attend> {
                           shape.width);
     }
     result[1] = to_norm.made;
-    for (int64_t i = 0; i < 3; ++i) result[2 + i] = to_weights[i].made;
+    for (int64_t i = 0; i < 3; ++i) result[4 - i] = to_weights[i].made;
     result[5] = to_wo.made;
     result[7] = to_bias;
     return result;

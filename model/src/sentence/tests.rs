@@ -32,6 +32,10 @@ fn close(what: &str, found: &Tensor, expected: &Tensor) {
     assert!(error <= 1e-5 * scale, "off by {error}, the largest number is {scale}");
 }
 
+fn open(folder: &tempfile::TempDir, pooling: Option<Pooling>) -> Result<SentenceEncoder, Error> {
+    SentenceEncoder::open(folder.path(), WeightFiles::of_folder(folder.path())?, pooling, Device::Cpu)
+}
+
 #[test]
 fn states_and_vectors_are_those_of_transformers() {
     let _generator = generator(150);
@@ -40,7 +44,7 @@ fn states_and_vectors_are_those_of_transformers() {
         [("", Pooling::Mean, "mean"), ("bert.", Pooling::Pooler, "pooler"), ("", Pooling::Cls, "cls")]
     {
         let folder = folder(&config, &tensors, prefix);
-        let encoder = SentenceEncoder::open(folder.path(), Some(pooling), Device::Cpu).unwrap();
+        let encoder = open(&folder, Some(pooling)).unwrap();
         tch::no_grad(|| {
             let (ids, mask) = (&tensors["ids"], &tensors["mask"]);
             close("states", &(encoder.states(ids, mask) * mask.unsqueeze(2)), &tensors["states"]);
@@ -55,7 +59,7 @@ fn states_and_vectors_are_those_of_transformers() {
 fn the_folder_says_how_it_is_pooled() {
     let _generator = generator(151);
     let (config, tensors) = golden();
-    let open = |folder: &tempfile::TempDir| SentenceEncoder::open(folder.path(), None, Device::Cpu).unwrap().pooling();
+    let open = |folder: &tempfile::TempDir| open(folder, None).unwrap().pooling();
     let published = folder(&config, &tensors, "");
     assert_eq!(open(&published), Pooling::Pooler, "the weights have a pooler");
     std::fs::create_dir(published.path().join("1_Pooling")).unwrap();
@@ -74,11 +78,11 @@ fn what_is_no_bert_or_not_whole_is_refused_by_name() {
     let _generator = generator(152);
     let (config, mut tensors) = golden();
     let roberta = folder(&config.replace("\"bert\"", "\"roberta\""), &tensors, "");
-    let error = SentenceEncoder::open(roberta.path(), None, Device::Cpu).unwrap_err().to_string();
+    let error = open(&roberta, None).unwrap_err().to_string();
     assert!(error.contains("model_type") && error.contains("roberta"), "{error}");
 
     tensors.remove("weights.encoder.layer.1.output.dense.bias");
     let cut = folder(&config, &tensors, "");
-    let error = SentenceEncoder::open(cut.path(), None, Device::Cpu).unwrap_err().to_string();
+    let error = open(&cut, None).unwrap_err().to_string();
     assert!(error.contains("encoder.layer.1.output.dense.bias"), "{error}");
 }

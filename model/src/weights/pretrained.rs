@@ -1,9 +1,5 @@
 //! Starting from a published T5.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-
-use serde::Deserialize;
 use tch::nn;
 
 use super::{LoadReport, WeightFiles};
@@ -13,25 +9,17 @@ use crate::config::Config;
 /// The names under which old checkpoints repeat the embedding.
 const EMBEDDINGS: [&str; 3] = ["shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight"];
 
-/// The index of a checkpoint in several files.
-#[derive(Deserialize)]
-struct Index {
-    weight_map: BTreeMap<String, String>,
-}
-
 /// Tells whether a parameter is not T5's own: fusion, encoders, contrastive projections, low-rank updates, heads.
 pub fn is_added(name: &str) -> bool {
     ["acoustic.", "visual.", "contrastive.", "heads."].iter().any(|start| name.starts_with(start))
         || [".fusion.", ".lora_A.", ".lora_B."].iter().any(|part| name.contains(part))
 }
 
-/// Fills the T5 part of a model from a Hugging Face directory (`model.safetensors`, or several files with
-/// `model.safetensors.index.json`). What UniMSE adds keeps its initial values, and is what the report lists as
-/// missing, unless the directory has it too.
+/// Fills the T5 part of a model from the weights of a Hugging Face directory. What UniMSE adds keeps its initial values, and is
+/// what the report lists as missing, unless the directory has it too.
 ///
 /// Fails if a tensor of the T5 part is missing or has another shape.
-pub fn initialise_from_t5(store: &nn::VarStore, config: &Config, directory: &Path) -> Result<LoadReport, Error> {
-    let mut weights = WeightFiles::open(&files(directory)?)?;
+pub fn initialise_from_t5(store: &nn::VarStore, config: &Config, mut weights: WeightFiles) -> Result<LoadReport, Error> {
     unify_embeddings(&mut weights);
     if config.t5.tie_word_embeddings {
         drop_tied_output(&mut weights)?;
@@ -43,22 +31,6 @@ pub fn initialise_from_t5(store: &nn::VarStore, config: &Config, directory: &Pat
         return Err(Error::Missing { names: needed });
     }
     weights.load_into(store)
-}
-
-fn files(directory: &Path) -> Result<Vec<PathBuf>, Error> {
-    let index = directory.join("model.safetensors.index.json");
-    if !index.is_file() {
-        return Ok(vec![directory.join("model.safetensors")]);
-    }
-    let index: Index = serde_json::from_slice(&read(&index)?).map_err(Error::ConfigJson)?;
-    let mut files: Vec<PathBuf> = index.weight_map.into_values().map(|file| directory.join(file)).collect();
-    files.sort_unstable();
-    files.dedup();
-    Ok(files)
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, Error> {
-    std::fs::read(path).map_err(|source| Error::Io { path: path.to_owned(), source })
 }
 
 /// Keeps one embedding under its proper name.

@@ -29,7 +29,7 @@ fn all(store: &nn::VarStore) -> Vec<(String, Tensor)> {
 }
 
 /// Makes a tensor on the CPU of what a file says.
-pub(super) fn tensor_of(name: &str, dtype: Dtype, shape: &[usize], data: &[u8]) -> Result<Tensor, Error> {
+fn tensor_of(name: &str, dtype: Dtype, shape: &[usize], data: &[u8]) -> Result<Tensor, Error> {
     let kind = kind_of(dtype).ok_or_else(|| Error::Dtype { name: name.to_owned(), dtype: format!("{dtype:?}") })?;
     let size: Vec<i64> = shape.iter().map(|&size| size as i64).collect();
     Ok(Tensor::f_from_data_size(data, &size, kind)?)
@@ -100,17 +100,21 @@ impl View for HostTensor {
     }
 }
 
-/// The floating-point types and the two integers that a checkpoint may hold.
-const TYPES: [(Dtype, Kind); 6] = [
+/// The types that a checkpoint may hold.
+const TYPES: [(Dtype, Kind); 10] = [
     (Dtype::F32, Kind::Float),
     (Dtype::BF16, Kind::BFloat16),
     (Dtype::F16, Kind::Half),
     (Dtype::F64, Kind::Double),
     (Dtype::I64, Kind::Int64),
     (Dtype::I32, Kind::Int),
+    (Dtype::I16, Kind::Int16),
+    (Dtype::I8, Kind::Int8),
+    (Dtype::U8, Kind::Uint8),
+    (Dtype::BOOL, Kind::Bool),
 ];
 
-fn kind_of(dtype: Dtype) -> Option<Kind> {
+pub(super) fn kind_of(dtype: Dtype) -> Option<Kind> {
     TYPES.iter().find(|(known, _)| *known == dtype).map(|(_, kind)| *kind)
 }
 

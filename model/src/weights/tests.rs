@@ -4,6 +4,10 @@ use super::*;
 use crate::config::Config;
 use crate::unimse::fixtures::{config, generator, model};
 
+fn from_folder(store: &nn::VarStore, config: &Config, folder: &tempfile::TempDir) -> Result<LoadReport, Error> {
+    initialise_from_t5(store, config, WeightFiles::of_folder(folder.path())?)
+}
+
 /// Makes a directory as Hugging Face has it from a plain T5 of our own, with some names changed.
 fn t5_directory(config: &Config, change: impl Fn(&mut Vec<(String, Tensor)>)) -> tempfile::TempDir {
     let (store, _model) = model(&plain(config), 30);
@@ -117,7 +121,7 @@ fn a_published_t5_fills_its_part_and_leaves_ours_as_it_was() {
         });
         let (store, _model) = model(&config, 37);
         let (untouched, _model) = model(&config, 37);
-        let report = initialise_from_t5(&store, &config, directory.path()).unwrap();
+        let report = from_folder(&store, &config, &directory).unwrap();
         assert_eq!(report.unexpected, ["decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"]);
         assert!(report.missing.iter().any(|name| name == "encoder.block.1.fusion.out.weight"));
         let (source, _model) = model(&plain(&config), 30);
@@ -153,8 +157,8 @@ fn a_t5_in_several_files_is_found_through_its_index() {
     std::fs::write(parted.path().join("model.safetensors.index.json"), index.to_string()).unwrap();
     let (one, _model) = model(&config, 38);
     let (two, _model) = model(&config, 38);
-    initialise_from_t5(&one, &config, directory.path()).unwrap();
-    initialise_from_t5(&two, &config, parted.path()).unwrap();
+    from_folder(&one, &config, &directory).unwrap();
+    from_folder(&two, &config, &parted).unwrap();
     assert_eq!(parameters(&one), parameters(&two));
 }
 
@@ -164,15 +168,15 @@ fn a_t5_that_lacks_a_tensor_or_hides_its_own_output_layer_is_refused() {
     let config = config();
     let (store, _model) = model(&config, 39);
     let lacking = t5_directory(&config, |tensors| tensors.retain(|(name, _)| !name.contains("decoder.final")));
-    let error = initialise_from_t5(&store, &config, lacking.path()).unwrap_err().to_string();
+    let error = from_folder(&store, &config, &lacking).unwrap_err().to_string();
     assert!(error.contains("decoder.final_layer_norm.weight"), "{error}");
 
     let own_output = t5_directory(&untied(), |_| ());
-    let error = initialise_from_t5(&store, &config, own_output.path()).unwrap_err().to_string();
+    let error = from_folder(&store, &config, &own_output).unwrap_err().to_string();
     assert!(error.contains("tie_word_embeddings") && error.contains("lm_head.weight"), "{error}");
 
     let nothing = tempfile::tempdir().unwrap();
-    let error = initialise_from_t5(&store, &config, nothing.path()).unwrap_err().to_string();
+    let error = from_folder(&store, &config, &nothing).unwrap_err().to_string();
     assert!(error.contains("model.safetensors"), "{error}");
 }
 

@@ -18,6 +18,7 @@ mod negatives;
 mod optimiser;
 mod powersgd;
 mod predicting;
+mod published;
 mod reducer;
 mod replica;
 mod rounds;

@@ -8,6 +8,8 @@ use unimse_data::sentences::SentenceTokenizer;
 use unimse_data::universal::Similarity;
 use unimse_model::{Pooling, SentenceEncoder};
 
+use super::published;
+
 /// Sentences that are encoded together; sorted by length, so that little is padding.
 const BATCH: usize = 64;
 /// Rows of the table of cosines that exist at once.
@@ -25,14 +27,16 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// Loads a BERT directory: `config.json`, `model.safetensors`, `tokenizer.json`.
+    /// Loads a BERT directory: `config.json`, `model.safetensors` or `pytorch_model.bin`, `tokenizer.json`.
     pub fn open(folder: &Path, pooling: Option<Pooling>, device: Device) -> Result<Self, String> {
-        let path = folder.join("model.safetensors");
-        let file = std::fs::File::open(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+        let published = published::open(folder)?;
         let mut hasher = blake3::Hasher::new();
-        hasher.update_reader(file).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-        let encoder =
-            SentenceEncoder::open(folder, pooling, device).map_err(|error| format!("{}: {error}", folder.display()))?;
+        for path in &published.files {
+            let fail = |error| format!("cannot read {}: {error}", path.display());
+            hasher.update_reader(std::fs::File::open(path).map_err(fail)?).map_err(fail)?;
+        }
+        let encoder = SentenceEncoder::open(folder, published.weights, pooling, device)
+            .map_err(|error| format!("{}: {error}", folder.display()))?;
         let tokenizer =
             SentenceTokenizer::open(folder, encoder.longest() as usize).map_err(|error| error.to_string())?;
         let pooled = match encoder.pooling() {
@@ -76,19 +80,22 @@ impl Similarity for Encoder {
         let mut nearest = Vec::with_capacity(queries.size()[0] as usize);
         for start in (0..queries.size()[0]).step_by(ROWS as usize) {
             let rows = queries.narrow(0, start, ROWS.min(queries.size()[0] - start));
-            let cosines = rows.matmul(&donors).to_kind(Kind::Float).contiguous();
-            let width = cosines.size()[1] as usize;
-            let mut values = vec![0_f32; cosines.numel()];
-            cosines.copy_data(&mut values, cosines.numel());
-            // Not libtorch's argmax, which does not promise the first of equals: people say the same sentence many times.
-            nearest.extend(values.chunks(width).map(first_largest));
+            nearest.extend(first_largest(&rows.matmul(&donors)));
         }
         Ok(nearest)
     }
 }
 
-fn first_largest(row: &[f32]) -> (usize, f32) {
-    row.iter().copied().enumerate().fold((0, f32::MIN), |best, next| if next.1 > best.1 { next } else { best })
+/// The place and the value of the largest number of each row. Among equals it is the first, which libtorch's documentation promises:
+/// people say the same sentence many times.
+fn first_largest(rows: &Tensor) -> Vec<(usize, f32)> {
+    let finite = rows.to_kind(Kind::Float).nan_to_num(f64::from(f32::MIN), None, None);
+    let (values, places) = finite.max_dim(1, false);
+    let count = values.numel();
+    let (mut numbers, mut columns) = (vec![0_f32; count], vec![0_i64; count]);
+    values.copy_data(&mut numbers, count);
+    places.copy_data(&mut columns, count);
+    columns.into_iter().map(|column| column as usize).zip(numbers).collect()
 }
 
 #[cfg(test)]
@@ -97,7 +104,13 @@ mod tests {
 
     #[test]
     fn the_first_of_equals_is_nearest() {
-        assert_eq!(first_largest(&[0.1, 0.9, 0.9, 0.2]), (1, 0.9));
-        assert_eq!(first_largest(&[f32::NAN, -1.0]), (1, -1.0));
+        let found = |rows: &[f32]| first_largest(&Tensor::from_slice(rows).unsqueeze(0))[0];
+        assert_eq!(found(&[0.1, 0.9, 0.9, 0.2]), (1, 0.9));
+        assert_eq!(found(&[f32::NAN, -1.0]), (1, -1.0));
+        // Long rows go through vector instructions.
+        for first in [0, 5, 63, 64, 700] {
+            let row: Vec<f32> = (0..1000).map(|place| if place >= first { 0.5 } else { 0.25 }).collect();
+            assert_eq!(found(&row), (first, 0.5));
+        }
     }
 }

@@ -247,6 +247,8 @@ pub(super) fn device_buffer(tensor: &Tensor) -> DeviceBuffer {
 }
 
 #[cfg(test)]
+mod drawn;
+#[cfg(test)]
 mod tests {
     use tch::nn;
     use tch::nn::Module;

@@ -17,6 +17,7 @@ use super::exact::Exact;
 use super::flat::Flat;
 use super::optimiser;
 use super::powersgd::PowerSgd;
+use super::published;
 use super::reducer::{Reducer, Wire};
 use super::rounds::Rounds;
 use super::seeding::seeded;
@@ -175,7 +176,8 @@ impl Engine {
         if whole {
             batches::load(&store, folder)?;
         } else {
-            weights::initialise_from_t5(&store, &config, folder).map_err(|error| error.to_string())?;
+            let files = published::open(folder)?;
+            weights::initialise_from_t5(&store, &config, files.weights).map_err(|error| error.to_string())?;
         }
         let learning = batches::learning(weights::parameters(&store), folder, &config)?;
         let flat = Flat::new(learning, device).map_err(|cause| cause.to_string())?;

@@ -20,7 +20,7 @@ use super::super::material::Material;
 use super::super::powersgd::PowerSgd;
 use super::super::reducer::{Reducer, Wire, device_buffer};
 use super::super::rounds::Rounds;
-use super::super::{seeding, tuning};
+use super::super::{published, seeding, tuning};
 use crate::protocol::Begin;
 
 /// What the tensors of a checkpoint are called, for each of the flat tensors of the state.
@@ -52,7 +52,8 @@ impl Model {
         let store = nn::VarStore::new(device);
         let unimse = seeding::seeded(begin.spec.train.seed, || UniMse::new(&store.root(), config)).map_err(invalid)?;
         if let Some(folder) = init_folder(&begin.spec) {
-            let report = weights::initialise_from_t5(&store, config, &folder).map_err(invalid)?;
+            let files = published::open(&folder).map_err(invalid)?;
+            let report = weights::initialise_from_t5(&store, config, files.weights).map_err(invalid)?;
             tracing::info!(own = report.missing.len(), folder = %folder.display(), "pretrained weights loaded");
         }
         let buffers = weights::buffers(&store);

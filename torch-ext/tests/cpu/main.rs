@@ -1,6 +1,8 @@
 //! The shim on the CPU, against plain tch.
 #![expect(clippy::print_stderr, reason = "a skipped test says so")]
 
+mod sublayers;
+
 use std::sync::{Arc, Mutex};
 
 use tch::{Device, Kind, Tensor};
