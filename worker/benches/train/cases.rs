@@ -123,9 +123,40 @@ pub(super) fn compare(arguments: &[String]) {
         report(case, &ours, &theirs, speed);
         let _ = std::fs::remove_dir_all(folder);
     }
+    if wanted.is_empty() || wanted.iter().any(|wanted| *wanted == "saving") {
+        saving(&python, &peers);
+    }
     if data.is_dir() && (wanted.is_empty() || wanted.iter().any(|wanted| *wanted == "slow")) {
         slow(&python, &peers, &data);
     }
+}
+
+/// Saving the state of the small preset (726 MB) while training, beside PyTorch's distributed checkpoints of the same size.
+fn saving(python: &std::ffi::OsStr, peers: &Path) {
+    let folder = std::env::temp_dir().join(format!("unimse-bench-{}-saving", std::process::id()));
+    let shape = ["small", "2", "32", "12"];
+    run(Command::new(python).arg(peers.join(STEP)).arg("prepare").arg(&folder).args(shape));
+    let own = std::env::current_exe().expect("this program has a path");
+    let ours = run(Command::new(&own).arg("saving").arg(&folder).args(["12", "1"]).arg(folder.join("saves")).arg("3"));
+    let theirs = run(Command::new(python).arg(peers.join("dcp_save.py")).arg(&folder).args(["726", "12", "1"]));
+    let number = |side: &Value, name: &str| side[name].as_f64().unwrap_or(f64::NAN);
+    for (what, name, budget) in
+        [("training blocked against async_save", "blocked", 0.1), ("durable against async_save", "durable", 0.6)]
+    {
+        let [mine, its] = [&ours, &theirs].map(|side| number(side, name) * 1e3);
+        let record = json!({"name": format!("saving: {what}"), "value": mine / its, "unit": "x", "better": "lower",
+            "budget": budget, "ours": mine, "peer": its, "of": "ms"});
+        println!("{record}");
+    }
+    let [mine, its] = [&ours, &theirs].map(|side| number(side, "throughput") * 100.0);
+    let record = json!({"name": "saving: throughput meanwhile", "value": mine, "unit": "%", "better": "higher", "budget": 95.0,
+        "peer": its});
+    println!("{record}");
+    for (side, name) in [(&ours, "ours"), (&theirs, "DCP")] {
+        let size = number(side, "bytes") / 1e6;
+        println!("{}", json!({"name": format!("saving: size, {name}"), "value": size, "unit": "MB", "better": "lower"}));
+    }
+    let _ = std::fs::remove_dir_all(folder);
 }
 
 /// Two ranks that may send 100 Mbit/s each: how much of the time they compute, and what they learn meanwhile.

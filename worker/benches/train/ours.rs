@@ -1,6 +1,6 @@
 //! Our side, in processes of its own: `ours FOLDER STEPS THREADS`, `ranks FOLDER STEPS THREADS WORLD`, `lengths FOLDER THREADS MICRO`,
-//! `slow FOLDER WAY MICRO MEGABITS` (two ranks), each
-//! with `[--device cuda] [--precision bf16]`. They print one line of JSON.
+//! `slow FOLDER WAY MICRO MEGABITS` (two ranks), `saving FOLDER STEPS THREADS TO SAVES`, each with `[--device cuda]
+//! [--precision bf16]`. They print one line of JSON.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -11,7 +11,7 @@ use std::time::Duration;
 use unimse_collectives::tcp::{self, Listener, Rendezvous, Secret};
 use unimse_collectives::{Collective, local};
 use unimse_core::spec::{Precision, SyncSpec};
-use unimse_worker::trainer::torch::step_bench::{self, Options, Outcome};
+use unimse_worker::trainer::torch::step_bench::{self, Options};
 
 /// Steps that are not timed.
 const WARM: u64 = 3;
@@ -34,6 +34,10 @@ pub(super) fn ran(arguments: &[String]) -> bool {
         Some("speed") => println!("{}", serde_json::json!({"flops": step_bench::product_speed(number(1))})),
         Some("ranks") => ranks("rank", &arguments[1..4], number(4)),
         Some("rank") => tell(step_bench::run(folder(), options(number(2), number(3)), met(number(4), None))),
+        Some("saving") => {
+            let to = (Path::new(&arguments[4]), u64::from(number(5)));
+            tell(step_bench::run_saving(folder(), options(number(2), number(3)), alone(), to));
+        }
         Some("slow") => ranks("slow-rank", &arguments[1..5], 2),
         Some("slow-rank") => {
             let options = Options { sync: sync(&arguments[2]), ..options(0, 1) };
@@ -44,7 +48,7 @@ pub(super) fn ran(arguments: &[String]) -> bool {
     true
 }
 
-fn tell(outcome: Result<Outcome, String>) {
+fn tell<T: serde::Serialize>(outcome: Result<T, String>) {
     match outcome {
         Ok(outcome) => println!("{}", serde_json::to_string(&outcome).expect("plain data")),
         Err(error) => {

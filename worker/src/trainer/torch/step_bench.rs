@@ -1,8 +1,10 @@
 //! The training step alone, on batches that are given: what a bench compares with another system's step.
 
 mod batches;
+mod saving;
 
 use std::path::Path;
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -12,6 +14,8 @@ use unimse_core::id::Step;
 use unimse_core::spec::{Precision, SyncSpec, TrainSpec, parse_job};
 use unimse_model::{Batch, Config, UniMse, weights};
 use unimse_torch_ext::{autocast, cuda};
+
+pub use saving::{Saved, run_saving};
 
 use super::exact::Exact;
 use super::flat::Flat;
@@ -154,6 +158,10 @@ struct Engine {
     times: Vec<[Duration; 4]>,
     exposed: Vec<Duration>,
     losses: Vec<f64>,
+    /// Says that a save has copied what the next update changes.
+    before_update: Option<Receiver<()>>,
+    /// How long updates have waited for that.
+    held_up: Duration,
     store: nn::VarStore,
 }
 
@@ -202,6 +210,8 @@ impl Engine {
             times: Vec::new(),
             exposed: Vec::new(),
             losses: Vec::new(),
+            before_update: None,
+            held_up: Duration::ZERO,
             store,
         })
     }
@@ -266,6 +276,11 @@ impl Engine {
         let backward = began.elapsed().saturating_sub(forward);
         if let Some(rounds) = &mut self.rounds {
             rounds.leave(&mut self.flat);
+        }
+        if let Some(copied) = self.before_update.take() {
+            let waiting = Instant::now();
+            copied.recv().map_err(|_| "the copy of a save ended")?;
+            self.held_up += waiting.elapsed();
         }
         optimiser::update(&mut self.flat, &self.train, step, u64::MAX).map_err(|cause| cause.to_string())?;
         let agreeing = Instant::now();
