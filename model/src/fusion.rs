@@ -52,6 +52,15 @@ impl Fusion {
         }
     }
 
+    /// The same layer: its weights are shared.
+    pub(crate) fn share(&self) -> Self {
+        let linear = |layer: &nn::Linear| nn::Linear {
+            ws: layer.ws.shallow_clone(),
+            bs: layer.bs.as_ref().map(Tensor::shallow_clone),
+        };
+        Self { down: linear(&self.down), up: linear(&self.up), out: linear(&self.out) }
+    }
+
     /// Maps the stream `[B, L, d_model]` with the utterance vectors `[B, da + dv]` to the stream after fusion.
     pub fn forward(&self, hidden: &Tensor, modalities: Option<&Tensor>) -> Tensor {
         let joined = match modalities {

@@ -93,6 +93,13 @@ impl UniMse {
         &self.config
     }
 
+    /// Switches activation checkpointing on or off: blocks keep for the backward pass only what they read, and compute the rest again.
+    /// Gradients are the same; steps take a third more arithmetic.
+    pub fn set_activation_checkpointing(&mut self, on: bool) {
+        self.encoder.set_recomputes(on);
+        self.decoder.set_recomputes(on);
+    }
+
     /// Encodes text and modalities. `train` switches dropout on.
     ///
     /// Fails if features have a dimension that the configuration does not list.

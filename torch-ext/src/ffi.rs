@@ -10,6 +10,10 @@ pub(crate) type Callback = extern "C" fn(context: *mut c_void, index: usize);
 pub(crate) type TakeSpan =
     extern "C" fn(context: *mut c_void, name: *const c_char, begin: u64, end: u64, thread: i64, backward: c_int);
 
+pub(crate) type Run = extern "C" fn(context: *mut c_void, inputs: *const RawTensor, count: usize) -> RawTensor;
+
+pub(crate) type DropContext = extern "C" fn(context: *mut c_void);
+
 unsafe extern "C" {
     pub(crate) fn ute_free(message: *mut c_char);
     pub(crate) fn ute_fused_adamw(
@@ -73,6 +77,14 @@ unsafe extern "C" {
         heads: i64,
         epsilon: f64,
         p: f64,
+        out: *mut RawTensor,
+    ) -> *mut c_char;
+    pub(crate) fn ute_recompute(
+        inputs: *const RawTensor,
+        count: usize,
+        run: Run,
+        drop: DropContext,
+        context: *mut c_void,
         out: *mut RawTensor,
     ) -> *mut c_char;
     pub(crate) fn ute_current_stream(device: u32, handle: *mut u64) -> *mut c_char;

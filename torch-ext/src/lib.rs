@@ -9,6 +9,7 @@
 //! - [`fused`]: dropout and RMS norm in one pass over memory on the CPU, with their gradients.
 //! - [`accumulate`]: layers that add gradients straight into that memory.
 //! - [`sublayer`]: attention and feed-forward, each in one node.
+//! - [`recompute`]: parts that are computed again in the backward pass.
 //! - [`profile`]: what libtorch did and when.
 //! - [`autocast`]: bf16 in a scope.
 //! - [`cuda`]: loads libtorch's CUDA half when there is a driver.
@@ -25,6 +26,7 @@ pub mod fused;
 pub mod gradient;
 pub mod hook;
 pub mod profile;
+pub mod recompute;
 pub mod sublayer;
 pub mod view;
 

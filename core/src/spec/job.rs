@@ -197,6 +197,8 @@ pub struct TrainSpec {
     pub adam: AdamSpec,
     pub schedule: ScheduleSpec,
     pub precision: Precision,
+    /// Blocks compute again in the backward pass what they would else keep.
+    pub activation_checkpointing: bool,
     pub sync: SyncSpec,
     /// Steps between evaluations.
     pub evaluate_every: u64,

@@ -258,6 +258,9 @@ pub(crate) struct RawTrain {
     /// Arithmetic of forward and backward passes; weights and optimiser are always fp32.
     #[schemars(extend("default" = "fp32"))]
     pub precision: Option<Precision>,
+    /// Blocks keep only what they read and compute the rest again in the backward pass: less memory for more arithmetic.
+    #[schemars(extend("default" = false))]
+    pub activation_checkpointing: Option<bool>,
     /// How the ranks agree: what travels, how often and how exactly.
     pub sync: Option<RawSync>,
     /// Steps between evaluations. Default: `checkpoint.every`.

@@ -178,6 +178,7 @@ impl Resolver<'_> {
             adam: adam(&raw.adam.clone().unwrap_or_default()),
             schedule: ScheduleSpec { kind: schedule.kind.unwrap_or(ScheduleKind::Linear), warmup },
             precision: raw.precision.unwrap_or(Precision::Fp32),
+            activation_checkpointing: raw.activation_checkpointing.unwrap_or(false),
             sync: self.sync(raw.sync.as_ref()),
             evaluate_every: raw.evaluate_every.unwrap_or(checkpoint_every),
             seed: raw.seed.unwrap_or(42),

@@ -52,8 +52,13 @@ pub fn parse_sweep(
 
 impl Serialize for SweepSpec {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut value = serde_json::to_value(raw(self)).map_err(serde::ser::Error::custom)?;
+        let raw = raw(self);
+        let mut value = serde_json::to_value(&raw).map_err(serde::ser::Error::custom)?;
         strip_nulls(&mut value);
+        if let Some(variants) = &raw.variants {
+            // Here a null says something: it takes back what the job has.
+            value["variants"] = serde_json::to_value(variants).map_err(serde::ser::Error::custom)?;
+        }
         value.serialize(serializer)
     }
 }

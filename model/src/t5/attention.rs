@@ -75,6 +75,13 @@ impl Attention {
         }
     }
 
+    /// The same attention: its weights are shared.
+    pub(super) fn share(&self) -> Self {
+        let Self { q, k, v, o, heads, d_kv, dropout } = self;
+        let (heads, d_kv, dropout) = (*heads, *d_kv, *dropout);
+        Self { q: q.share(), k: k.share(), v: v.share(), o: o.share(), heads, d_kv, dropout }
+    }
+
     /// Computes the keys and values of `states [B, S, d_model]`.
     pub fn project(&self, states: &Tensor) -> KeyValue {
         let [key, value] = accumulate::linears(states, [&self.k.weight, self.v.weight()]);

@@ -1,7 +1,7 @@
 //! The decoder stack: all positions at once for training, one at a time with a cache for generation.
 
 use tch::{Tensor, nn};
-use unimse_torch_ext::fused;
+use unimse_torch_ext::{fused, recompute};
 
 use super::{Attention, Bias, FeedForward, KeyValue, LayerNorm, RelativeBias};
 use crate::config::Config;
@@ -14,6 +14,8 @@ pub struct Decoder {
     relative: RelativeBias,
     final_norm: LayerNorm,
     dropout: f64,
+    /// Blocks keep nothing for the backward pass but what they read.
+    recomputes: bool,
 }
 
 /// Holds what the rest of the model needs of a pass over all positions.
@@ -75,7 +77,13 @@ impl Decoder {
                 .collect(),
             final_norm: LayerNorm::new(&(path / "final_layer_norm"), t5.d_model, t5.layer_norm_epsilon),
             dropout: t5.dropout_rate,
+            recomputes: false,
         }
+    }
+
+    /// Switches activation checkpointing on or off.
+    pub(crate) fn set_recomputes(&mut self, on: bool) {
+        self.recomputes = on;
     }
 
     /// Returns the position bias of this stack, for [`Decoder::forward`].
@@ -101,7 +109,11 @@ impl Decoder {
         let mut last_input = hidden.shallow_clone();
         for block in &self.blocks {
             last_input = hidden;
-            hidden = block.forward(&last_input, states, &biases, modalities, train);
+            hidden = if self.recomputes && last_input.requires_grad() {
+                block.recomputed([&last_input, states, self_bias], cross_bias, modalities, train)
+            } else {
+                block.forward(&last_input, states, &biases, modalities, train)
+            };
         }
         let states = fused::dropout(&self.final_norm.forward(&hidden), self.dropout, train);
         DecoderOutput { states, last_input }
@@ -152,6 +164,34 @@ impl Block {
             cross_norm: norm(1),
             feed_forward: FeedForward::new(&(&layer / 2), t5),
             fusion: fused.then(|| Fusion::new(&(path / "fusion"), config)),
+        }
+    }
+
+    /// As [`Block::forward`], but what is in between is computed again in the backward pass. Gradients flow to the tokens' stream,
+    /// the encoder's states, the bias of the tokens and the utterance vectors.
+    fn recomputed(
+        &self,
+        learning: [&Tensor; 3],
+        cross_bias: &Tensor,
+        modalities: Option<&Tensor>,
+        train: bool,
+    ) -> Tensor {
+        let (block, cross_bias) = (self.share(), cross_bias.shallow_clone());
+        let inputs: Vec<&Tensor> = learning.into_iter().chain(modalities).collect();
+        recompute::of(&inputs, move |inputs| {
+            let biases = [Bias::new(Some(&inputs[2]), None), Bias::new(None, Some(&cross_bias))];
+            block.forward(&inputs[0], &inputs[1], &biases, inputs.get(3), train)
+        })
+    }
+
+    fn share(&self) -> Self {
+        Self {
+            self_norm: self.self_norm.share(),
+            self_attention: self.self_attention.share(),
+            cross_norm: self.cross_norm.share(),
+            cross_attention: self.cross_attention.share(),
+            feed_forward: self.feed_forward.share(),
+            fusion: self.fusion.as_ref().map(Fusion::share),
         }
     }
 

@@ -1,7 +1,7 @@
 //! The encoder stack.
 
 use tch::{Tensor, nn};
-use unimse_torch_ext::fused;
+use unimse_torch_ext::{fused, recompute};
 
 use super::{Attention, Bias, FeedForward, LayerNorm, RelativeBias, padding_bias};
 use crate::config::Config;
@@ -14,6 +14,8 @@ pub struct Encoder {
     relative: RelativeBias,
     final_norm: LayerNorm,
     dropout: f64,
+    /// Blocks keep nothing for the backward pass but what they read.
+    recomputes: bool,
 }
 
 /// Holds what the rest of the model needs of an encoder pass.
@@ -47,7 +49,13 @@ impl Encoder {
                 .collect(),
             final_norm: LayerNorm::new(&(path / "final_layer_norm"), t5.d_model, t5.layer_norm_epsilon),
             dropout: t5.dropout_rate,
+            recomputes: false,
         }
+    }
+
+    /// Switches activation checkpointing on or off.
+    pub(crate) fn set_recomputes(&mut self, on: bool) {
+        self.recomputes = on;
     }
 
     /// Encodes `embedded [B, L, d_model]`. Positions where `mask [B, L]` is 0 are seen by none, `modalities [B, M]`
@@ -66,7 +74,11 @@ impl Encoder {
         let first_kept = self.blocks.len().saturating_sub(keep);
         let mut blocks = Vec::with_capacity(keep);
         for (index, block) in self.blocks.iter().enumerate() {
-            hidden = block.forward(&hidden, &bias, modalities, train);
+            hidden = if self.recomputes && hidden.requires_grad() {
+                block.recomputed(&hidden, &relative, &padding, modalities, train)
+            } else {
+                block.forward(&hidden, &bias, modalities, train)
+            };
             if index >= first_kept {
                 blocks.push(hidden.shallow_clone());
             }
@@ -86,6 +98,29 @@ impl Block {
             feed_forward: FeedForward::new(&(&layer / 1), t5),
             fusion: fused.then(|| Fusion::new(&(path / "fusion"), config)),
         }
+    }
+
+    /// As [`Block::forward`], but what is in between is computed again in the backward pass.
+    fn recomputed(
+        &self,
+        hidden: &Tensor,
+        relative: &Tensor,
+        padding: &Tensor,
+        modalities: Option<&Tensor>,
+        train: bool,
+    ) -> Tensor {
+        let (block, padding) = (self.share(), padding.shallow_clone());
+        let inputs: Vec<&Tensor> = [hidden, relative].into_iter().chain(modalities).collect();
+        recompute::of(&inputs, move |inputs| {
+            let bias = Bias::new(Some(&inputs[1]), Some(&padding));
+            block.forward(&inputs[0], &bias, inputs.get(2), train)
+        })
+    }
+
+    fn share(&self) -> Self {
+        let Self { norm, attention, feed_forward, fusion } = self;
+        let fusion = fusion.as_ref().map(Fusion::share);
+        Self { norm: norm.share(), attention: attention.share(), feed_forward: feed_forward.share(), fusion }
     }
 
     fn forward(&self, hidden: &Tensor, bias: &Bias, modalities: Option<&Tensor>, train: bool) -> Tensor {

@@ -39,6 +39,15 @@ impl FeedForward {
         }
     }
 
+    /// The same sublayer: its weights are shared.
+    pub(super) fn share(&self) -> Self {
+        let inner = match &self.inner {
+            Inner::Relu { wi } => Inner::Relu { wi: wi.share() },
+            Inner::GatedGelu { wi_0, wi_1 } => Inner::GatedGelu { wi_0: wi_0.share(), wi_1: wi_1.share() },
+        };
+        Self { norm: self.norm.share(), inner, wo: self.wo.share(), dropout: self.dropout }
+    }
+
     /// Maps the stream `[B, L, d_model]` to the stream after this sublayer.
     pub fn forward(&self, hidden: &Tensor, train: bool) -> Tensor {
         if let Inner::Relu { wi } = &self.inner

@@ -16,6 +16,11 @@ impl LayerNorm {
         Self { weight: path.ones("weight", &[width]), epsilon }
     }
 
+    /// The same norm: its weight is shared.
+    pub(super) fn share(&self) -> Self {
+        Self { weight: self.weight.shallow_clone(), epsilon: self.epsilon }
+    }
+
     /// Normalises the last dimension; the mean square is taken in 32 bits whatever the element type.
     pub fn forward(&self, hidden: &Tensor) -> Tensor {
         fused::rms_norm(hidden, &self.weight, self.epsilon)

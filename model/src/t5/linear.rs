@@ -16,6 +16,11 @@ impl Linear {
         Self { weight: path.var("weight", &[outputs, inputs], init) }
     }
 
+    /// The same layer: its weight is shared.
+    pub(crate) fn share(&self) -> Self {
+        Self { weight: self.weight.shallow_clone() }
+    }
+
     /// Maps `[.., inputs]` to `[.., outputs]`.
     pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
         accumulate::linear(x, &self.weight)

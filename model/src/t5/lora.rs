@@ -38,6 +38,12 @@ impl Projection {
         Self { linear, update }
     }
 
+    /// The same layer: its weights are shared.
+    pub(super) fn share(&self) -> Self {
+        let update = |update: &Update| Update { a: update.a.share(), b: update.b.share(), scale: update.scale };
+        Self { linear: self.linear.share(), update: self.update.as_ref().map(update) }
+    }
+
     pub(super) fn forward(&self, input: &Tensor) -> Tensor {
         self.updated(self.linear.forward(input), input)
     }

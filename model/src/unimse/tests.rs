@@ -283,3 +283,39 @@ fn a_text_only_model_needs_no_modalities() {
     assert!(output.ce_sum.double_value(&[]) > 0.0);
     assert_eq!(output.contrastive_acoustic_sum.double_value(&[]), 0.0);
 }
+
+#[test]
+fn activation_checkpointing_changes_neither_the_loss_nor_a_gradient() {
+    let _generator = generator(116);
+    let mut config = config();
+    (config.t5.dropout_rate, config.unimse.acoustic.dropout) = (0.2, 0.2);
+    for threads in [1, 2] {
+        tch::set_num_threads(threads);
+        let (store, mut model) = model(&config, 8);
+        shake(&store);
+        let batch = batch(5, 9);
+        let run = |model: &UniMse| {
+            for (_, leaf) in weights::parameters(&store) {
+                leaf.shallow_clone().zero_grad();
+            }
+            tch::manual_seed(9);
+            let output = model.forward(&batch, true).unwrap();
+            let loss = model.loss(&output, 20.0, 5.0);
+            loss.backward();
+            let gradients = weights::parameters(&store).into_iter().map(|(name, leaf)| (name, leaf.grad().copy()));
+            (loss.double_value(&[]), gradients.collect::<Vec<_>>())
+        };
+        let kept = run(&model);
+        model.set_activation_checkpointing(true);
+        let again = run(&model);
+        assert_eq!(again.0, kept.0);
+        for ((name, found), (_, expected)) in again.1.iter().zip(&kept.1) {
+            assert_eq!(found.defined(), expected.defined(), "{name}");
+            if expected.defined() {
+                let error = (found - expected).abs().max().double_value(&[]);
+                assert!(error <= 1e-5 * expected.abs().max().double_value(&[]).max(1e-3), "{name}: off by {error}");
+            }
+        }
+    }
+    tch::set_num_threads(1);
+}

@@ -1,6 +1,7 @@
 //! The shim on the CPU, against plain tch.
 #![expect(clippy::print_stderr, reason = "a skipped test says so")]
 
+mod recompute;
 mod sublayers;
 
 use std::sync::{Arc, Mutex};

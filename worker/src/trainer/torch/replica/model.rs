@@ -50,7 +50,9 @@ pub(super) struct Model {
 impl Model {
     pub(super) fn new(begin: &Begin, config: &Config, material: &Material, device: Device) -> Result<Self, ExitCause> {
         let store = nn::VarStore::new(device);
-        let unimse = seeding::seeded(begin.spec.train.seed, || UniMse::new(&store.root(), config)).map_err(invalid)?;
+        let unimse = seeding::seeded(begin.spec.train.seed, || UniMse::new(&store.root(), config));
+        let mut unimse = unimse.map_err(invalid)?;
+        unimse.set_activation_checkpointing(begin.spec.train.activation_checkpointing);
         if let Some(folder) = init_folder(&begin.spec) {
             let files = published::open(&folder).map_err(invalid)?;
             let report = weights::initialise_from_t5(&store, config, files.weights).map_err(invalid)?;
