@@ -14,7 +14,10 @@ fn main() {
     cc::Build::new()
         .cpp(true)
         .std("c++17")
-        .files(["shim", "rows", "kernels", "sublayers", "accumulate", "recompute", "profile"].map(|name| format!("cpp/{name}.cpp")))
+        .files(
+            ["shim", "rows", "kernels", "sublayers", "accumulate", "recompute", "profile"]
+                .map(|name| format!("cpp/{name}.cpp")),
+        )
         .include(libtorch.join("include"))
         .include(libtorch.join("include/torch/csrc/api/include"))
         .define("_GLIBCXX_USE_CXX11_ABI", "1")

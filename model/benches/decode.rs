@@ -137,7 +137,9 @@ fn grammar() -> Grammar {
         let mut found: Vec<String> = Vec::new();
         for letter in text.chars() {
             match found.last_mut() {
-                Some(last) if letter.is_alphabetic() && last.len() < 4 && last.chars().all(char::is_alphabetic) => last.push(letter),
+                Some(last) if letter.is_alphabetic() && last.len() < 4 && last.chars().all(char::is_alphabetic) => {
+                    last.push(letter);
+                }
                 _ => found.push(letter.to_string()),
             }
         }

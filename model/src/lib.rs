@@ -31,6 +31,7 @@ pub mod contrastive;
 pub mod decoding;
 pub mod encoders;
 pub mod error;
+pub mod flops;
 pub mod fusion;
 pub mod grammar;
 pub mod heads;

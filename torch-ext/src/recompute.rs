@@ -36,9 +36,8 @@ pub fn of(inputs: &[&Tensor], part: impl Fn(&[Tensor]) -> Tensor + Send + 'stati
     let mut out: RawTensor = std::ptr::null_mut();
     // SAFETY: the tensors are borrowed for the length of the call; the shim owns the context from here on and gives it back to `free`
     // exactly once, when nothing can call `run` any more.
-    let done = check(unsafe {
-        ffi::ute_recompute(inputs.as_ptr(), inputs.len(), run, free, context.cast(), &raw mut out)
-    });
+    let done =
+        check(unsafe { ffi::ute_recompute(inputs.as_ptr(), inputs.len(), run, free, context.cast(), &raw mut out) });
     let made = done.map_err(|error| TchError::Torch(error.to_string()));
     // SAFETY: without an error `out` is a tensor that nobody else owns.
     made.map(|()| unsafe { Tensor::from_ptr(out.cast()) }).expect("the part computes")

@@ -160,6 +160,10 @@ pub struct Sums {
     pub exposed: Duration,
     /// Tokens of inputs and targets, padding not counted.
     pub tokens: u64,
+    /// Floating-point operations of its samples' matrix products, forward and backward.
+    pub flops: f64,
+    /// Operations a second that its slot could do, if that is known.
+    pub peak: Option<f64>,
 }
 
 /// What an update did.

@@ -131,7 +131,8 @@ impl Resolver<'_> {
         let both = contrastive.acoustic > 0.0 && contrastive.visual > 0.0;
         if both && encoders.acoustic > 0 && encoders.visual > 0 && encoders.acoustic != encoders.visual {
             let EncoderSpec { acoustic, visual, .. } = encoders;
-            let message = format!("`model.contrastive.legacy` needs encoders of one width, not {acoustic} and {visual}");
+            let message =
+                format!("`model.contrastive.legacy` needs encoders of one width, not {acoustic} and {visual}");
             let help = "in the official code sound and picture share one projection";
             self.contradiction(&["model", "encoders", "visual"], message, &format!("try {acoustic}"), help);
         }

@@ -10,7 +10,9 @@ use serde_json::Value;
 
 use crate::diagnostic::{Code, Diagnostic, Diagnostics};
 use crate::id::TrialId;
-use crate::sweep::{AshaSpec, FailureSpec, MAX_TRIALS, Method, Parameter, Range, Scale, SweepSpec, VARIANT, Variant, grid};
+use crate::sweep::{
+    AshaSpec, FailureSpec, MAX_TRIALS, Method, Parameter, Range, Scale, SweepSpec, VARIANT, Variant, grid,
+};
 
 use super::canonical::{strip_nulls, validate};
 use super::check::{self, Checker};
@@ -18,8 +20,7 @@ use super::job::{JobSpec, MetricSpec, TrainLength};
 use super::node::{Content, Document, Node, Span};
 use super::raw::RawMetric;
 use super::raw_sweep::{
-    RawEarlyStop, RawFailure, RawJobRef, RawMethod, RawParameter, RawStopKind, RawStopper, RawSweepSpec,
-    RawVariant,
+    RawEarlyStop, RawFailure, RawJobRef, RawMethod, RawParameter, RawStopKind, RawStopper, RawSweepSpec, RawVariant,
 };
 use super::{schema, yaml};
 

@@ -79,7 +79,8 @@ fn three_lines_are_a_job_and_the_rest_are_defaults() {
 fn every_field_arrives() {
     let job = parse_job(FULL, "job.yaml").expect("a full job");
     assert_eq!(job.model.source, ModelSource::Preset(Preset::Base));
-    let contrastive = ContrastiveSpec { acoustic: 0.5, visual: 0.25, temperature: 0.1, layers: 2, global: true, legacy: false };
+    let contrastive =
+        ContrastiveSpec { acoustic: 0.5, visual: 0.25, temperature: 0.1, layers: 2, global: true, legacy: false };
     assert_eq!(job.model.contrastive, contrastive);
     assert_eq!(job.model.encoders, EncoderSpec { acoustic: 64, visual: 64, bidirectional: true });
     assert_eq!(job.model.fusion.init, FusionInit::Paper);

@@ -409,7 +409,8 @@ fn variants_are_tried_with_every_point_and_shown_by_name() {
 
 #[test]
 fn a_random_sweep_draws_once_for_all_variants() {
-    let with = random(6, "variants: [{name: a}, {name: b, set: {model.fusion.layers: 0}}, {name: c, set: {train.seed: 7}}]");
+    let with =
+        random(6, "variants: [{name: a}, {name: b, set: {model.fusion.layers: 0}}, {name: c, set: {train.seed: 7}}]");
     let alone = random(2, "");
     for trial in 0..6 {
         let drawn = &with.overrides(TrialId(trial))["train.learning_rate"];

@@ -71,7 +71,7 @@ impl Legacy {
             let all = total.ones_like();
             for ((own, _), query) in pairs.iter().zip(&queries) {
                 let keys = unit(&means.linear::<Tensor>(&own.modality.to_kind(Kind::Float), None));
-                total = total + info_nce(query, &keys, &all, temperature);
+                total += info_nce(query, &keys, &all, temperature);
             }
             total
         };

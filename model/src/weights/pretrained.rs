@@ -19,7 +19,11 @@ pub fn is_added(name: &str) -> bool {
 /// what the report lists as missing, unless the directory has it too.
 ///
 /// Fails if a tensor of the T5 part is missing or has another shape.
-pub fn initialise_from_t5(store: &nn::VarStore, config: &Config, mut weights: WeightFiles) -> Result<LoadReport, Error> {
+pub fn initialise_from_t5(
+    store: &nn::VarStore,
+    config: &Config,
+    mut weights: WeightFiles,
+) -> Result<LoadReport, Error> {
     unify_embeddings(&mut weights);
     if config.t5.tie_word_embeddings {
         drop_tied_output(&mut weights)?;

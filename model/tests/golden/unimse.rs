@@ -8,8 +8,7 @@ use unimse_model::{Batch, Inputs, Modality, ModalityPart, UniMse, weights};
 
 use super::{Golden, close};
 
-const FIXTURES: [&str; 3] =
-    ["unimse_v1_0.safetensors", "unimse_v1_1.safetensors", "unimse_legacy.safetensors"];
+const FIXTURES: [&str; 3] = ["unimse_v1_0.safetensors", "unimse_v1_1.safetensors", "unimse_legacy.safetensors"];
 
 impl Golden {
     fn modality(&self, name: &str) -> Modality {

@@ -47,7 +47,11 @@ fn results_and_gradients_are_the_same_with_dropout_and_what_comes_after_draws_th
     for (place, (found, expected)) in run(true).iter().zip(&kept).enumerate() {
         assert!(found.allclose(expected, 1e-6, 1e-7, false), "{place}: {found} {expected}");
     }
-    assert_eq!(calls.load(Ordering::Relaxed), 4, "each part runs in the forward pass and once more in the backward pass");
+    assert_eq!(
+        calls.load(Ordering::Relaxed),
+        4,
+        "each part runs in the forward pass and once more in the backward pass"
+    );
 }
 
 #[test]

@@ -95,8 +95,7 @@ impl Parts {
         let source = memory.unwrap_or(&normed);
         let split = |tensor: Tensor| tensor.view([batch, -1, heads, head]).transpose(1, 2);
         let linear = |x: &Tensor, place: usize| x.linear::<Tensor>(&self.weights[place], None);
-        let (query, key, value) =
-            (split(linear(&normed, 0)), split(linear(source, 1)), split(linear(source, 2)));
+        let (query, key, value) = (split(linear(&normed, 0)), split(linear(source, 1)), split(linear(source, 2)));
         let shares = (query.matmul(&key.transpose(-1, -2)) + bias + padding).softmax(-1, Kind::Float);
         let attended = shares.matmul(&value).transpose(1, 2).reshape([batch, queries, heads * head]);
         &self.x + linear(&attended, 3)
@@ -128,7 +127,8 @@ fn close(what: &str, found: &Tensor, expected: &Tensor) {
 fn same(what: &str, ours: &Tensor, plain: &Tensor, leaves: &[&Tensor]) {
     close(what, ours, plain);
     let weighted = Tensor::randn_like(plain);
-    let gradients = |output: &Tensor| Tensor::run_backward(&[(output * &weighted).sum(Kind::Float)], leaves, false, false);
+    let gradients =
+        |output: &Tensor| Tensor::run_backward(&[(output * &weighted).sum(Kind::Float)], leaves, false, false);
     for (place, (found, expected)) in gradients(ours).iter().zip(&gradients(plain)).enumerate() {
         close(&format!("{what}, gradient {place}"), found, expected);
     }
@@ -255,7 +255,8 @@ fn gradients_are_added_to_the_memory_that_weights_have_and_frozen_ones_get_none(
         // In the order of the trainer's memory, where gradients that lie beside each other are one product too.
         for leaf in leaves.iter().rev() {
             let length = leaf.numel() as i64;
-            gradient::set(leaf, &flat.narrow(0, start, length).view(leaf.size().as_slice())).expect("a leaf of this size");
+            gradient::set(leaf, &flat.narrow(0, start, length).view(leaf.size().as_slice()))
+                .expect("a leaf of this size");
             start += length;
         }
         sum(parts.attend(crossed, 0.0)).backward();
@@ -268,7 +269,8 @@ fn gradients_are_added_to_the_memory_that_weights_have_and_frozen_ones_get_none(
         }
         let found = [&frozen.weights[1], &frozen.weights[3]];
         let slopes = |output: Tensor| Tensor::run_backward(&[sum(output)], &found, false, false);
-        for (found, expected) in slopes(frozen.attend(crossed, 0.0)).iter().zip(&slopes(frozen.attend_plainly(crossed))) {
+        for (found, expected) in slopes(frozen.attend(crossed, 0.0)).iter().zip(&slopes(frozen.attend_plainly(crossed)))
+        {
             close("beside frozen weights", found, expected);
         }
         assert!(!frozen.weights[0].grad().defined());
@@ -278,9 +280,7 @@ fn gradients_are_added_to_the_memory_that_weights_have_and_frozen_ones_get_none(
 #[test]
 #[should_panic(expected = "do not fit")]
 fn shapes_that_do_not_agree_are_refused() {
-    if skipped() {
-        panic!("do not fit: nothing to test");
-    }
+    assert!(!skipped(), "the shapes do not fit a libtorch without MKL either");
     let parts = Parts::new(SHAPES[0], true);
     let _ = sublayer::feed_forward(&parts.x, &parts.norm, &parts.wo, &parts.wi, EPSILON, 0.0);
 }

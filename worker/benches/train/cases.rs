@@ -154,7 +154,10 @@ fn saving(python: &std::ffi::OsStr, peers: &Path) {
     println!("{record}");
     for (side, name) in [(&ours, "ours"), (&theirs, "DCP")] {
         let size = number(side, "bytes") / 1e6;
-        println!("{}", json!({"name": format!("saving: size, {name}"), "value": size, "unit": "MB", "better": "lower"}));
+        println!(
+            "{}",
+            json!({"name": format!("saving: size, {name}"), "value": size, "unit": "MB", "better": "lower"})
+        );
     }
     let _ = std::fs::remove_dir_all(folder);
 }

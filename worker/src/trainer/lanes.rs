@@ -14,7 +14,9 @@ const ACOUSTIC: usize = 2;
 const VISUAL: usize = 3;
 const SAMPLES: usize = 4;
 const TOKENS: usize = 5;
-const DIGEST: usize = 6;
+const TERAFLOPS: usize = 6;
+const PEAK: usize = 7;
+const DIGEST: usize = 8;
 const UPLOADED: usize = DIGEST + Digest::LANES;
 const UPLOAD_FAILED: usize = UPLOADED + 1;
 const STOP: usize = UPLOADED + 2;
@@ -40,6 +42,10 @@ pub(super) struct Totals {
     pub(super) contrastive_visual: f64,
     /// Tokens of inputs and targets; a number that people read, so its last digits may be rounded.
     pub(super) tokens: f64,
+    /// Floating-point operations of the step, in units of 10^12.
+    pub(super) teraflops: f64,
+    /// Operations a second that all slots could do, in the same units; 0 where a slot's is not known.
+    pub(super) peak: f64,
     pub(super) digest: Digest,
     /// All parts of the checkpoint are in the store.
     pub(super) uploaded: bool,
@@ -62,6 +68,9 @@ fn pack(sums: &Sums, flags: Flags) -> [f32; COUNT] {
     lanes[VISUAL] = sums.contrastive_visual as f32;
     lanes[SAMPLES] = sums.samples as f32;
     lanes[TOKENS] = sums.tokens as f32;
+    lanes[TERAFLOPS] = (sums.flops / 1e12) as f32;
+    // One that is not known makes the sum none.
+    lanes[PEAK] = sums.peak.map_or(f32::NAN, |peak| (peak / 1e12) as f32);
     lanes[DIGEST..UPLOADED].copy_from_slice(&sums.digest.lanes());
     lanes[UPLOADED] = f32::from(u8::from(flags.uploaded));
     lanes[UPLOAD_FAILED] = f32::from(u8::from(flags.upload_failed));
@@ -89,6 +98,8 @@ fn unpack(lanes: &[f32; COUNT], world: u32, batch: &Batch) -> Result<Totals, Exi
         contrastive_acoustic: f64::from(lanes[ACOUSTIC]),
         contrastive_visual: f64::from(lanes[VISUAL]),
         tokens: f64::from(lanes[TOKENS]),
+        teraflops: f64::from(lanes[TERAFLOPS]),
+        peak: if lanes[PEAK].is_finite() { f64::from(lanes[PEAK]) } else { 0.0 },
         digest: expected,
         uploaded: lanes[UPLOADED] == world as f32,
         upload_failed: lanes[UPLOAD_FAILED] > 0.0,

@@ -111,6 +111,7 @@ impl Course<'_, '_> {
                 ("grad_norm", update.gradient_norm),
                 ("samples_per_second", speed),
                 ("tokens_per_second", totals.tokens / parts.whole.as_secs_f64().max(1e-9)),
+                ("mfu", totals.teraflops / (parts.whole.as_secs_f64() * totals.peak)),
                 ("sent_megabytes", traffic as f64 / 1e6),
                 ("peak_memory_megabytes", peak_memory() as f64 / 1e6),
             ];

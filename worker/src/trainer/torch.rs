@@ -26,6 +26,7 @@ mod seeding;
 pub mod step_bench;
 mod tensors;
 mod tuning;
+mod utilisation;
 
 pub use evaluation::{Confusion, Details};
 pub use exporting::{Exported, Precision, export};

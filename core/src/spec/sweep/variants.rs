@@ -13,11 +13,7 @@ use super::Reader;
 
 impl Reader<'_> {
     /// Reads them, each value checked by the schema of the field that it replaces.
-    pub(super) fn variants(
-        &mut self,
-        raw: Vec<RawVariant>,
-        parameters: &BTreeMap<String, Parameter>,
-    ) -> Vec<Variant> {
+    pub(super) fn variants(&mut self, raw: Vec<RawVariant>, parameters: &BTreeMap<String, Parameter>) -> Vec<Variant> {
         let document = self.document;
         let items = match document.root.get("variants").map(|node| &node.content) {
             Some(Content::List(items)) => items.as_slice(),
@@ -35,7 +31,11 @@ impl Reader<'_> {
         variants
     }
 
-    fn set(&mut self, node: Option<&Node>, parameters: &BTreeMap<String, Parameter>) -> BTreeMap<String, serde_json::Value> {
+    fn set(
+        &mut self,
+        node: Option<&Node>,
+        parameters: &BTreeMap<String, Parameter>,
+    ) -> BTreeMap<String, serde_json::Value> {
         let Some(Content::Map(entries)) = node.map(|node| &node.content) else { return BTreeMap::new() };
         let mut set = BTreeMap::new();
         for entry in entries {

@@ -36,6 +36,13 @@ impl Shard {
         let inputs = self.arrays.input.mask.iter().filter(|&&mask| mask != 0).count();
         (inputs + self.targets.iter().map(Vec::len).sum::<usize>()) as u64
     }
+
+    /// Tokens of input and target of each sample, padding not counted.
+    pub(super) fn lengths(&self) -> impl Iterator<Item = (usize, usize)> {
+        let columns = self.arrays.input.mask.len() / self.targets.len().max(1);
+        let inputs = self.arrays.input.mask.chunks(columns.max(1));
+        inputs.map(|mask| mask.iter().filter(|&&mask| mask != 0).count()).zip(self.targets.iter().map(Vec::len))
+    }
 }
 
 /// The stream of one rank's micro-shards.

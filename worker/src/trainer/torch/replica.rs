@@ -14,6 +14,7 @@ use unimse_core::id::{Generation, Rank, Step};
 use unimse_core::job::ExitCause;
 use unimse_core::shard::{Batch, DataOrder};
 use unimse_model::config::ContrastiveConfig;
+use unimse_model::flops;
 use unimse_torch_ext::profile;
 
 use super::super::{
@@ -22,7 +23,7 @@ use super::super::{
 use super::description::{config_of, describe, understand};
 use super::feed::Feed;
 use super::material::Material;
-use super::{device, evaluation, optimiser};
+use super::{device, evaluation, optimiser, utilisation};
 use crate::protocol::Begin;
 
 use model::Model;
@@ -44,6 +45,8 @@ pub(super) struct TorchReplica {
     /// Bytes given to sums since somebody asked.
     traffic: u64,
     recording: Option<profile::Recording>,
+    /// Operations a second that the slot could do, if that is known.
+    peak: Option<f64>,
 }
 
 /// Makes the replica for a job: opens its data and builds its model.
@@ -78,6 +81,7 @@ pub fn make(begin: &Begin, surroundings: &Surroundings) -> Result<Box<dyn Replic
         reduced: false,
         traffic: 0,
         recording: None,
+        peak: utilisation::peak(&begin.slot, train.precision),
     }))
 }
 
@@ -187,6 +191,7 @@ impl Replica for TorchReplica {
         self.reduced = overlaps;
         let mut parts = Tensor::zeros([4], (Kind::Float, self.device));
         let last = shards.len().saturating_sub(1);
+        let mut forward_flops = 0.0;
         for (place, shard) in shards.iter().enumerate() {
             if let Some(exact) = self.model.exact.as_mut().filter(|_| place > 0) {
                 exact.set_aside(&mut self.model.flat.gradients);
@@ -209,6 +214,7 @@ impl Replica for TorchReplica {
             sums.backward += backward.saturating_sub(exposed);
             sums.exposed += exposed;
             sums.tokens += shard.tokens();
+            forward_flops += flops::forward(self.model.unimse.config(), shard.lengths());
             sums.samples += shard.samples.len() as u64;
             shard.samples.iter().for_each(|&sample| sums.digest.add(sample));
         }
@@ -225,6 +231,8 @@ impl Replica for TorchReplica {
         let [loss, ce, acoustic, visual]: [f32; 4] =
             Vec::<f32>::try_from(&parts).ok().and_then(|parts| parts.try_into().ok()).unwrap_or([f32::NAN; 4]);
         sums.backward += reading.elapsed();
+        sums.flops = flops::training(forward_flops, self.model.learning_share());
+        sums.peak = self.peak;
         sums.loss = f64::from(loss);
         sums.ce = f64::from(ce);
         sums.contrastive_acoustic = f64::from(acoustic);

@@ -12,7 +12,7 @@ use tch::{Device, Tensor, nn};
 use unimse_collectives::Collective;
 use unimse_core::id::Step;
 use unimse_core::spec::{Precision, SyncSpec, TrainSpec, parse_job};
-use unimse_model::{Batch, Config, UniMse, weights};
+use unimse_model::{Batch, Config, UniMse, flops, weights};
 use unimse_torch_ext::{autocast, cuda};
 
 pub use saving::{Saved, run_saving};
@@ -81,7 +81,10 @@ pub fn run(folder: &Path, options: Options, group: Box<dyn Collective>) -> Resul
         engine.step(std::slice::from_ref(&batch), counts)?;
     }
     let all = engine.flat.entries.len() == weights::parameters(&engine.store).len();
-    let flops = if all { flops(engine.model.config(), &batch) } else { 0.0 };
+    let (rows, input, target) =
+        (batch.targets.size()[0], batch.inputs.input_ids.size()[1] as usize, batch.targets.size()[1] as usize);
+    let forward = flops::forward(engine.model.config(), (0..rows).map(|_| (input, target)));
+    let flops = if all { flops::training(forward, 1.0) } else { 0.0 };
     Ok(Outcome { flops, ..engine.outcome(options.warm) })
 }
 
@@ -96,24 +99,6 @@ pub fn product_speed(threads: u32) -> f64 {
         began.elapsed()
     });
     2.0 * (size as f64).powi(3) / times.min().map_or(f64::NAN, |time| time.as_secs_f64())
-}
-
-/// Forward and backward: each product of the forward pass has two in the backward pass.
-fn flops(config: &Config, batch: &Batch) -> f64 {
-    let t5 = &config.t5;
-    let [rows, input] = [0, 1].map(|side| batch.inputs.input_ids.size()[side] as f64);
-    let target = batch.targets.size()[1] as f64;
-    let (model, inner, wide, vocab) = (t5.d_model as f64, t5.inner_dim() as f64, t5.d_ff as f64, t5.vocab_size as f64);
-    let (encoder, decoder) = (t5.num_layers as f64, t5.decoder_layers() as f64);
-    let gates = if t5.feed_forward_proj == unimse_model::config::FeedForwardProjection::Relu { 2.0 } else { 3.0 };
-    let projections = 4.0 * model * inner;
-    let forward = gates * model * wide;
-    let scores = |queries: f64, keys: f64| 2.0 * queries * keys * inner;
-    let encoding = encoder * (input * (projections + forward) + scores(input, input));
-    let own = target * (projections + forward) + scores(target, target);
-    let cross = target * 2.0 * model * inner + input * 2.0 * model * inner + scores(target, input);
-    let decoding = decoder * (own + cross) + target * model * vocab;
-    3.0 * 2.0 * rows * (encoding + decoding)
 }
 
 /// Trains on batches of the lengths that real data have, of all modalities: `folder` holds a UniMSE and `batches.json`. As the trainer

@@ -30,10 +30,18 @@ fn cases() -> impl Strategy<Value = Case> {
             prop::collection::vec(prop::bool::weighted(0.3), layers),
             0..layers,
             1..300_usize,
-            prop_oneof![Just(1), Just(2), Just(4)].prop_flat_map(|world: usize| prop::collection::vec(1..4_usize, world)),
+            prop_oneof![Just(1), Just(2), Just(4)]
+                .prop_flat_map(|world: usize| prop::collection::vec(1..4_usize, world)),
             any::<bool>(),
         )
-            .prop_map(|(widths, frozen, unused, full, micro, bf16)| Case { widths, frozen, unused, full, micro, bf16 })
+            .prop_map(|(widths, frozen, unused, full, micro, bf16)| Case {
+                widths,
+                frozen,
+                unused,
+                full,
+                micro,
+                bf16,
+            })
     })
 }
 
@@ -59,7 +67,8 @@ impl Stack {
         let mut learning = Vec::new();
         for (name, tensor) in unimse_model::weights::parameters(&store) {
             tch::no_grad(|| {
-                let ramp = Tensor::arange(tensor.numel() as i64, (Kind::Float, Device::Cpu)).view(tensor.size().as_slice());
+                let ramp =
+                    Tensor::arange(tensor.numel() as i64, (Kind::Float, Device::Cpu)).view(tensor.size().as_slice());
                 tensor.shallow_clone().copy_(&((ramp * 0.37).sin() * 0.5));
             });
             if case.frozen[number(&name)] {

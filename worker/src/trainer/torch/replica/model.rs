@@ -73,6 +73,12 @@ impl Model {
         Ok(Self { unimse, flat, frozen, reducer, exact, rounds, powersgd, fresh: true })
     }
 
+    /// The share of the parameters that learn.
+    pub(super) fn learning_share(&self) -> f64 {
+        let learning = self.flat.entries.iter().map(|entry| entry.len).sum::<usize>() as f64;
+        learning / (learning + self.frozen.iter().map(|(_, tensor)| tensor.numel()).sum::<usize>() as f64)
+    }
+
     /// The flat tensors that make the state, in the order of their prefixes.
     fn state(&self) -> Vec<&Tensor> {
         let Flat { parameters, averages, squares, .. } = &self.flat;
