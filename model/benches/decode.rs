@@ -1,18 +1,19 @@
 //! Greedy generation with the key-value cache beside Hugging Face's `generate`: same weights, same inputs, same tokens.
 //!
-//! Then answers as `unimse evaluate` gives them: as many tokens, each among those that the grammar of labels permits.
+//! Then answers as `unimse evaluate` gives them, where each token is one that the grammar of labels permits, beside as many of theirs.
 //!
 //! `UNIMSE_PEER_PYTHON` names a Python that has torch and transformers; `cargo xtask bench decode` provides one.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a bench prints what it measured")]
 
 use std::cell::RefCell;
+use std::ffi::OsStr;
 use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
 use serde_json::{Value, json};
 use tch::{Device, Tensor, nn};
-use unimse_model::{Config, Grammar, Inputs, LabelDecoder, LabelSchema, Modality, UniMse, weights};
+use unimse_model::{Config, Grammar, Inputs, LabelDecoder, LabelSchema, Modality, Task, UniMse, weights};
 
 /// Preset, utterances, batch size, input tokens.
 const CASES: [(&str, i64, i64, i64); 2] = [("tiny", 10_000, 32, 32), ("small", 960, 32, 32)];
@@ -36,14 +37,11 @@ fn main() {
         let text = |number: i64| number.to_string();
         let shape = [preset.to_owned(), text(batch), text(input), text(TOKENS)];
         run(Command::new(&python).arg(peers.join("train_step.py")).arg("prepare").arg(&folder).args(&shape));
-        let (mut ours, mut theirs, mut answers) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
         for _ in 0..ROUNDS {
             let side = Side::new(&folder);
             let (seconds, generated) = timed(utterances / batch, || side.generate(batch));
             ours.push(utterances as f64 / seconds);
-            let (seconds, written) = timed(utterances / batch, || side.answer());
-            assert!(written >= TOKENS as usize, "an answer has {written} tokens, theirs have {TOKENS}");
-            answers.push(utterances as f64 / seconds);
             let numbers = [text(utterances), text(batch), text(TOKENS), threads.clone()];
             let peer = run(Command::new(&python).arg(peers.join("decode.py")).arg("run").arg(&folder).args(&numbers));
             theirs.push(number(&peer, "utterances") / number(&peer, "seconds"));
@@ -57,17 +55,29 @@ fn main() {
             ("ours", best(&ours), "utterances/s"),
             ("Hugging Face", best(&theirs), "utterances/s"),
             ("ratio", best(&ours) / best(&theirs), "x"),
-            ("answers", best(&answers), "utterances/s"),
-            ("answers, ratio", best(&answers) / best(&theirs), "x"),
         ] {
-            let mut record =
-                json!({"name": format!("{name}: {what}"), "value": value, "unit": unit, "better": "higher"});
-            if what == "answers, ratio" {
-                record["budget"] = json!(WANTED);
-            }
-            println!("{record}");
+            println!(
+                "{}",
+                json!({"name": format!("{name}: {what}"), "value": value, "unit": unit, "better": "higher"})
+            );
         }
+        answers(&python, &peers, &folder, (preset, utterances / 3 / batch * batch, batch, &threads));
     }
+}
+
+/// Answers about sentiment as `unimse evaluate` gets them, and as many tokens of Hugging Face's: what a token may be is known, so few
+/// scores are computed.
+fn answers(python: &OsStr, peers: &Path, folder: &Path, (preset, utterances, batch, threads): (&str, i64, i64, &str)) {
+    let side = Side::new(folder);
+    let (seconds, tokens) = timed(utterances / batch, || side.answer());
+    let ours = utterances as f64 / seconds;
+    let numbers = [utterances.to_string(), batch.to_string(), tokens.to_string(), threads.to_owned()];
+    let peer = run(Command::new(python).arg(peers.join("decode.py")).arg("run").arg(folder).args(&numbers));
+    let theirs = number(&peer, "utterances") / number(&peer, "seconds");
+    let name = format!("{preset}, {utterances} answers of up to {tokens} tokens: against Hugging Face's generate");
+    let record = json!({"name": name, "value": ours / theirs, "unit": "x", "better": "higher", "budget": WANTED, "ours": ours,
+        "peer": theirs, "of": "utterances/s"});
+    println!("{record}");
 }
 
 /// Our model and its inputs.
@@ -113,15 +123,15 @@ impl Side {
         Tensor::stack(&tokens, 1)
     }
 
-    /// Answers to all fields; returns the tokens of the longest.
+    /// Answers about sentiment; returns the tokens of the longest.
     fn answer(&self) -> usize {
-        let decoder = LabelDecoder::new(&self.model, &self.grammar, None, Device::Cpu);
+        let decoder = LabelDecoder::new(&self.model, &self.grammar, Some(Task::Sentiment), Device::Cpu);
         let answers = decoder.decode(&self.model, &self.inputs).expect("there are no features");
         answers.iter().map(|answer| answer.ids.len()).max().unwrap_or(0)
     }
 }
 
-/// A grammar whose longest answers have `TOKENS` tokens or more.
+/// The grammar of the default labels over a vocabulary of short pieces.
 fn grammar() -> Grammar {
     let known: RefCell<Vec<String>> = RefCell::default();
     let pieces = |text: &str| {

@@ -7,7 +7,11 @@
 #include <ATen/CPUGeneratorImpl.h>
 
 // One version for each generation of processors, chosen at run time.
+#if defined(__x86_64__)
 #define EVERY_CPU __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define EVERY_CPU
+#endif
 
 // Numbers are drawn in blocks of this size, each with a key of its own, so that 32 bits count within one.
 constexpr int64_t kBlock = 1 << 20;
