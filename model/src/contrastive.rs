@@ -45,16 +45,14 @@ impl Contrastive {
         Some(Self { text, acoustic, visual })
     }
 
-    /// Returns how each sample looks from each side: `blocks` are the text streams `[B, L, d_model]` with their `mask [B, L]`.
+    /// Returns how each sample looks from each side: `texts` are the means `[B, d_model]` of its streams.
     pub fn views(
         &self,
-        blocks: &[Tensor],
-        mask: &Tensor,
+        texts: &[Tensor],
         acoustic: Option<&EncodedModality>,
         visual: Option<&EncodedModality>,
     ) -> Views {
-        let queries: Vec<Tensor> =
-            blocks.iter().map(|block| unit(&self.text.forward(&masked_mean(block, mask)))).collect();
+        let queries: Vec<Tensor> = texts.iter().map(|text| unit(&self.text.forward(text))).collect();
         let side = |linear: Option<&Linear>, encoded: Option<&EncodedModality>| {
             linear.zip(encoded).map(|(linear, encoded)| Side {
                 keys: unit(&linear.forward(&encoded.mean)),

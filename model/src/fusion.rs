@@ -61,9 +61,11 @@ impl Fusion {
         Self { down: linear(&self.down), up: linear(&self.up), out: linear(&self.out) }
     }
 
-    /// Maps the stream `[B, L, d_model]` with the utterance vectors `[B, da + dv]` to the stream after fusion.
+    /// Maps the stream `[B, L, d_model]` with the utterance vectors `[B, da + dv]` to the stream after fusion. A packed stream
+    /// `[rows, d_model]` takes a vector a row.
     pub fn forward(&self, hidden: &Tensor, modalities: Option<&Tensor>) -> Tensor {
         let joined = match modalities {
+            Some(modalities) if hidden.dim() == 2 => Tensor::cat(&[hidden, modalities], -1),
             Some(modalities) => {
                 let everywhere = modalities.unsqueeze(1).expand([-1, hidden.size()[1], -1], false);
                 Tensor::cat(&[hidden, &everywhere], -1)

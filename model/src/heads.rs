@@ -7,7 +7,6 @@ use tch::nn::Module;
 use tch::{Device, Kind, Reduction, Tensor, nn};
 
 use crate::config::Config;
-use crate::contrastive::masked_mean;
 use crate::labels::Labels;
 use crate::unimse::Encoded;
 
@@ -94,7 +93,7 @@ impl Heads {
 
     /// Answers for a batch of which `mask [B, L]` says which positions are text.
     pub fn forward(&self, encoded: &Encoded, mask: &Tensor, train: bool) -> Said {
-        let mean = masked_mean(&encoded.states, mask);
+        let mean = encoded.mean_state(mask);
         let input = match &encoded.modalities {
             Some(modalities) => Tensor::cat(&[&mean, modalities], 1),
             None => mean,

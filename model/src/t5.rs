@@ -17,6 +17,7 @@ mod feed_forward;
 mod layer_norm;
 mod linear;
 mod lora;
+mod packing;
 mod position;
 
 pub use attention::{Attention, Bias, KeyValue};
@@ -25,6 +26,7 @@ pub use encoder::{Encoder, EncoderOutput};
 pub use feed_forward::FeedForward;
 pub use layer_norm::LayerNorm;
 pub(crate) use linear::{Linear, projection};
+pub use packing::{Packed, Packing};
 pub use position::RelativeBias;
 
 use tch::{Kind, Tensor};

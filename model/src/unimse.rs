@@ -5,14 +5,14 @@ mod batch;
 pub use batch::{Batch, Inputs, Output};
 
 use tch::{Kind, Reduction, Tensor, nn};
-use unimse_torch_ext::accumulate;
+use unimse_torch_ext::{accumulate, sublayer};
 
 use crate::Error;
 use crate::config::Config;
-use crate::contrastive::{Contrastive, Legacy, Views};
+use crate::contrastive::{Contrastive, Legacy, Views, masked_mean};
 use crate::encoders::{EncodedModality, ModalityEncoder};
 use crate::heads::Heads;
-use crate::t5::{Cache, Decoder, DecoderOutput, Encoder, Linear, padding_bias, projection};
+use crate::t5::{Cache, Decoder, DecoderOutput, Encoder, Linear, Packed, Packing, padding_bias, projection};
 
 /// Marks target positions that are padding; they have no loss.
 pub const IGNORED_TARGET: i64 = -100;
@@ -42,8 +42,10 @@ pub struct Encoded {
     pub cross_bias: Tensor,
     /// The utterance vectors `[B, da + dv]` for the fusion layers; `None` for a text-only model.
     pub modalities: Option<Tensor>,
-    /// The text streams `[B, L, d_model]` after the last encoder blocks, for the contrastive losses.
+    /// The text streams after the last encoder blocks, for the contrastive losses: `[B, L, d_model]`, or `[rows, d_model]` if packed.
     pub blocks: Vec<Tensor>,
+    /// The states without padding, where they were made so.
+    pub packed: Option<Packed>,
     /// The acoustic side, if the model has one.
     pub acoustic: Option<EncodedModality>,
     /// The visual side, if the model has one.
@@ -59,9 +61,27 @@ impl Encoded {
             cross_bias: cut(&self.cross_bias),
             modalities: self.modalities.as_ref().map(cut),
             blocks: Vec::new(),
+            packed: None,
             acoustic: None,
             visual: None,
         }
+    }
+
+    /// Averages each sample's states `[B, d_model]` over its text, which `mask [B, L]` shows.
+    pub(crate) fn mean_state(&self, mask: &Tensor) -> Tensor {
+        match &self.packed {
+            Some(packed) => packed.packing.mean(&packed.states),
+            None => masked_mean(&self.states, mask),
+        }
+    }
+
+    /// The same for the streams of the last blocks.
+    fn mean_blocks(&self, mask: &Tensor) -> Vec<Tensor> {
+        let mean = |block: &Tensor| match &self.packed {
+            Some(packed) => packed.packing.mean(block),
+            None => masked_mean(block, mask),
+        };
+        self.blocks.iter().map(mean).collect()
     }
 }
 
@@ -110,21 +130,32 @@ impl UniMse {
         };
         let acoustic = encode(self.acoustic.as_ref(), &inputs.acoustic)?;
         let visual = encode(self.visual.as_ref(), &inputs.visual)?;
-        let embedded = self.embed(&inputs.input_ids);
+        let kind = self.shared.kind();
         let vectors: Vec<Tensor> =
-            [&acoustic, &visual].into_iter().flatten().map(|side| side.utterance.to_kind(embedded.kind())).collect();
+            [&acoustic, &visual].into_iter().flatten().map(|side| side.utterance.to_kind(kind)).collect();
         let modalities = (!vectors.is_empty()).then(|| Tensor::cat(&vectors, 1));
         let keep = match (&self.contrastive, &self.legacy) {
             (Some(_), _) => self.config.unimse.contrastive.layers as usize,
             (None, Some(_)) => Legacy::BLOCKS,
             (None, None) => 0,
         };
-        let output = self.encoder.forward(&embedded, &inputs.attention_mask, modalities.as_ref(), keep, train);
+        let mask = &inputs.attention_mask;
+        let packing = if self.packs() { Packing::of(mask).filter(Packing::saves) } else { None };
+        let (states, blocks, packed) = if let Some(packing) = packing {
+            let embedded = self.embed(&packing.pack(&inputs.input_ids));
+            let output = self.encoder.forward_packed(&embedded, &packing, modalities.as_ref(), keep, train);
+            let packed = Packed { states: output.states, packing };
+            (packed.packing.unpack(&packed.states), output.blocks, Some(packed))
+        } else {
+            let output = self.encoder.forward(&self.embed(&inputs.input_ids), mask, modalities.as_ref(), keep, train);
+            (output.states, output.blocks, None)
+        };
         Ok(Encoded {
-            cross_bias: padding_bias(&inputs.attention_mask, output.states.kind()),
-            states: output.states,
+            cross_bias: padding_bias(mask, states.kind()),
+            states,
             modalities,
-            blocks: output.blocks,
+            blocks,
+            packed,
             acoustic,
             visual,
         })
@@ -137,17 +168,36 @@ impl UniMse {
     pub fn forward(&self, batch: &Batch, train: bool) -> Result<Output, Error> {
         let encoded = self.encode(&batch.inputs, train)?;
         let decoder_ids = self.shift_right(&batch.targets);
-        let self_bias = self.decoder.relative().causal(decoder_ids.size()[1]);
-        let decoded = self.decode_with_bias(&encoded, &decoder_ids, &self_bias, train);
-        let logits = self.logits(&decoded.states);
+        let filled = batch.targets.ne(IGNORED_TARGET);
+        let both = encoded.packed.as_ref().zip(encoded.packed.as_ref().and_then(|_| Packing::of(&filled)));
+        let (decoded, targets) = match &both {
+            Some((memory, packing)) => {
+                let embedded = self.embed(&packing.pack(&decoder_ids));
+                let modalities = encoded.modalities.as_ref();
+                let decoded = self.decoder.forward_packed(&embedded, packing, memory, modalities, train);
+                (decoded, packing.pack(&batch.targets))
+            }
+            None => {
+                let self_bias = self.decoder.relative().causal(decoder_ids.size()[1]);
+                let decoded = self.decode_with_bias(&encoded, &decoder_ids, &self_bias, train);
+                (decoded, batch.targets.reshape([-1]))
+            }
+        };
+        let scores = self.logits(&decoded.states);
 
         let size = batch.targets.size();
-        let nll = logits
-            .view([-1, self.config.t5.vocab_size])
-            .to_kind(Kind::Float)
-            .cross_entropy_loss::<Tensor>(&batch.targets.reshape([-1]), None, Reduction::None, IGNORED_TARGET, 0.0)
-            .view([size[0], size[1]])
-            .sum_dim_intlist(1, false, Kind::Float);
+        let losses = scores.view([-1, self.config.t5.vocab_size]).to_kind(Kind::Float).cross_entropy_loss::<Tensor>(
+            &targets,
+            None,
+            Reduction::None,
+            IGNORED_TARGET,
+            0.0,
+        );
+        let packing = both.map(|(_, packing)| packing);
+        let nll = match &packing {
+            Some(packing) => packing.sum(&losses),
+            None => losses.view([size[0], size[1]]).sum_dim_intlist(1, false, Kind::Float),
+        };
         let views = self.views(&encoded, &batch.inputs);
         let zero = || nll.new_zeros([], (Kind::Float, nll.device()));
         let temperature = self.config.unimse.contrastive.temperature;
@@ -166,13 +216,14 @@ impl UniMse {
         };
         Ok(Output {
             ce_sum: nll.sum(Kind::Float),
-            tokens: batch.targets.ne(IGNORED_TARGET).sum(Kind::Int64),
+            tokens: filled.sum(Kind::Int64),
             nll,
             heads,
             views,
             contrastive_acoustic_sum,
             contrastive_visual_sum,
-            logits,
+            scores,
+            packing,
         })
     }
 
@@ -180,7 +231,12 @@ impl UniMse {
     pub fn views(&self, encoded: &Encoded, inputs: &Inputs) -> Option<Views> {
         let contrastive = self.contrastive.as_ref()?;
         let (acoustic, visual) = (encoded.acoustic.as_ref(), encoded.visual.as_ref());
-        Some(contrastive.views(&encoded.blocks, &inputs.attention_mask, acoustic, visual))
+        Some(contrastive.views(&encoded.mean_blocks(&inputs.attention_mask), acoustic, visual))
+    }
+
+    /// Whether padding may be left out: the official code's losses look at it.
+    fn packs(&self) -> bool {
+        self.legacy.is_none() && self.encoder.packs() && self.decoder.packs() && sublayer::fits(&self.shared)
     }
 
     /// Tells whether there are contrastive losses whose negatives may come from elsewhere.

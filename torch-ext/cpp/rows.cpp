@@ -119,13 +119,13 @@ void drop(const float* x, const float* residual, float* out, int64_t count, cons
   }
 }
 
-EVERY_CPU void softmax(float* scores, const float* bias, const float* padding, int64_t count, int64_t width) {
+EVERY_CPU void softmax(float* scores, const float* bias, int64_t bias_stride, const float* padding, int64_t count, int64_t width) {
   for (int64_t row = 0; row < count; ++row, scores += width) {
     float most = -std::numeric_limits<float>::infinity(), sum = 0;
     if (bias != nullptr) {
 #pragma omp simd
       for (int64_t i = 0; i < width; ++i) scores[i] += bias[i];
-      bias += width;
+      bias += bias_stride;
     }
     if (padding != nullptr) {
 #pragma omp simd
@@ -154,9 +154,11 @@ EVERY_CPU void softmax_backward(float* gradient, const float* p, int64_t count, 
   }
 }
 
-EVERY_CPU void add(float* sum, const float* x, int64_t count) {
+EVERY_CPU void add(float* sum, int64_t stride, const float* x, int64_t count, int64_t width) {
+  for (int64_t row = 0; row < count; ++row, sum += stride, x += width) {
 #pragma omp simd
-  for (int64_t i = 0; i < count; ++i) sum[i] += x[i];
+    for (int64_t i = 0; i < width; ++i) sum[i] += x[i];
+  }
 }
 
 }  // namespace rows

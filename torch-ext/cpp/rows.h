@@ -27,13 +27,14 @@ void relu_drop_backward(float* gradient, const float* kept, int64_t count, float
 // out = residual + dropout(x); without a residual out = dropout(x). Places in `out` count from 0.
 void drop(const float* x, const float* residual, float* out, int64_t count, const Draw& draw);
 
-// Each row of `scores` becomes softmax(scores + bias + padding); `bias` has as many rows, `padding` is one row, either may be null.
-void softmax(float* scores, const float* bias, const float* padding, int64_t count, int64_t width);
+// Each row of `scores` becomes softmax(scores + bias + padding); `bias` has as many rows, `bias_stride` numbers apart, `padding` is one
+// row, either may be null.
+void softmax(float* scores, const float* bias, int64_t bias_stride, const float* padding, int64_t count, int64_t width);
 
 // gradient = p * (gradient - sum(gradient * p)) for each row, the backward pass of a softmax that gave `p`.
 void softmax_backward(float* gradient, const float* p, int64_t count, int64_t width);
 
-// sum += x.
-void add(float* sum, const float* x, int64_t count);
+// sum += x, for `count` rows of x in rows of sum that are `stride` numbers apart.
+void add(float* sum, int64_t stride, const float* x, int64_t count, int64_t width);
 
 }  // namespace rows

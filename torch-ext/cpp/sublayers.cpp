@@ -5,8 +5,11 @@
 //
 // For 32 bits on the CPU and one thread. As in kernels.cpp every function gives null, or what went wrong as text.
 
+#include <algorithm>
 #include <cstring>
 #include <optional>
+#include <utility>
+#include <vector>
 
 #include <ATen/Parallel.h>
 #include <ATen/Tensor.h>
@@ -144,28 +147,58 @@ struct FeedForward : torch::autograd::Function<FeedForward> {
   }
 };
 
-// Sizes of an attention, and where its parts lie: queries `[B Q, sq]`, keys and values `[B S, sk]`, a head's columns beside each other.
-struct Shape {
-  int64_t batch, queries, keys, width, heads, head;
+// Where each sample's rows begin, and where the last one ends: equally many a sample, or as many as the caller says.
+using Starts = std::vector<int64_t>;
 
+Starts starts_of(const int64_t* given, int64_t samples, int64_t each) {
+  Starts starts(static_cast<size_t>(samples) + 1);
+  for (int64_t b = 0; b <= samples; ++b) starts[static_cast<size_t>(b)] = given == nullptr ? b * each : given[b];
+  return starts;
+}
+
+// Sizes of an attention, and where its parts lie: queries `[sum of Q, sq]`, keys and values `[sum of S, sk]`, a head's columns beside
+// each other. Samples may have as many rows as they like; the bias has those of the longest.
+struct Shape {
+  int64_t width, heads, head;
+  Starts query_starts, key_starts, score_starts;
+  int64_t most_queries = 0, most_keys = 0;
+
+  Shape(int64_t width, int64_t heads, int64_t head, Starts queries, Starts keys)
+      : width(width), heads(heads), head(head), query_starts(std::move(queries)), key_starts(std::move(keys)) {
+    score_starts.reserve(query_starts.size());
+    score_starts.push_back(0);
+    for (int64_t b = 0; b < samples(); ++b) {
+      most_queries = std::max(most_queries, queries_of(b));
+      most_keys = std::max(most_keys, keys_of(b));
+      score_starts.push_back(score_starts.back() + scores_of(b));
+    }
+  }
+
+  int64_t samples() const { return static_cast<int64_t>(query_starts.size()) - 1; }
+  int64_t queries_of(int64_t b) const { return query_starts[b + 1] - query_starts[b]; }
+  int64_t keys_of(int64_t b) const { return key_starts[b + 1] - key_starts[b]; }
+  int64_t scores_of(int64_t b) const { return heads * queries_of(b) * keys_of(b); }
+  int64_t queries() const { return query_starts.back(); }
+  int64_t keys() const { return key_starts.back(); }
+  int64_t scores() const { return score_starts.back(); }
+  int64_t most_scores() const { return heads * most_queries * most_keys; }
   int64_t inner() const { return heads * head; }
-  int64_t scores() const { return heads * queries * keys; }
 };
 
 struct Projected {
-  Tensor own, other;  // Values, keys and queries `[B Q, 3 I]`, or queries `[B Q, I]` beside values and keys `[B S, 2 I]`.
+  Tensor own, other;  // Values, keys and queries `[.., 3 I]`, or queries `[.., I]` beside values and keys `[.., 2 I]`.
   int64_t inner;
 
   Projected(const Shape& shape, bool crossed, const at::TensorOptions& options) : inner(shape.inner()) {
-    own = at::empty({shape.batch * shape.queries, crossed ? inner : 3 * inner}, options);
-    if (crossed) other = at::empty({shape.batch * shape.keys, 2 * inner}, options);
+    own = at::empty({shape.queries(), crossed ? inner : 3 * inner}, options);
+    if (crossed) other = at::empty({shape.keys(), 2 * inner}, options);
   }
   Projected(const Tensor& own, const Tensor& other, int64_t inner) : own(own), other(other), inner(inner) {}
 
   bool crossed() const { return other.defined(); }
-  Out query(int64_t b, int64_t h, const Shape& s) const { return at(own, crossed() ? 0 : 2, b * s.queries, h * s.head); }
-  Out key(int64_t b, int64_t h, const Shape& s) const { return at(crossed() ? other : own, 1, b * s.keys, h * s.head); }
-  Out value(int64_t b, int64_t h, const Shape& s) const { return at(crossed() ? other : own, 0, b * s.keys, h * s.head); }
+  Out query(int64_t b, int64_t h, const Shape& s) const { return at(own, crossed() ? 0 : 2, s.query_starts[b], h * s.head); }
+  Out key(int64_t b, int64_t h, const Shape& s) const { return at(crossed() ? other : own, 1, s.key_starts[b], h * s.head); }
+  Out value(int64_t b, int64_t h, const Shape& s) const { return at(crossed() ? other : own, 0, s.key_starts[b], h * s.head); }
 
  private:
   Out at(const Tensor& whole, int64_t part, int64_t row, int64_t column) const {
@@ -179,52 +212,56 @@ Tensor contiguous(const std::optional<Tensor>& x) { return x.has_value() ? x->co
 In in(Out matrix) { return {matrix.data, matrix.stride}; }
 
 // y = x + dropout(attention(norm(x)) wo^T), where keys and values come from `memory` if there is one, else from norm(x). Scores are
-// not scaled; `bias [1, H, Q, S]` and `padding [B, 1, 1, S]` are added to them.
+// not scaled; `bias [1, H, Q, S]` and `padding [B, 1, 1, S]` are added to them. A sample with fewer rows than the longest has the
+// bias's first ones.
 struct Attend : torch::autograd::Function<Attend> {
   // What may be missing comes last: libtorch numbers only those that are there.
   static Tensor forward(AutogradContext* context, const Tensor& input, const Tensor& norm, const Tensor& wq, const Tensor& wk,
                         const Tensor& wv, const Tensor& wo, const std::optional<Tensor>& source, const std::optional<Tensor>& added,
                         const std::optional<Tensor>& hidden, int64_t heads, double epsilon, double p, int64_t inner_key,
-                        int64_t outer_key) {
+                        int64_t outer_key, const Starts& query_starts, const Starts& key_starts) {
+    context->saved_data["queries"] = query_starts;
+    context->saved_data["keys"] = key_starts;
     context->saved_data["p"] = p;
     context->saved_data["inner"] = inner_key;
     context->saved_data["outer"] = outer_key;
     context->saved_data["heads"] = heads;
     context->saved_data["bias"] = added.has_value();
+    if (added.has_value()) context->saved_data["bias_size"] = added->sizes().vec();
     Tensor x = input.contiguous(), memory = contiguous(source), bias = contiguous(added), padding = contiguous(hidden);
-    const Tensor& read_from = memory.defined() ? memory : x;
-    const Shape shape{x.size(0), x.size(1), read_from.size(1), x.size(2), heads, wq.size(0) / heads};
-    const int64_t count = shape.batch * shape.queries, inner = shape.inner();
+    const Shape shape(x.size(-1), heads, wq.size(0) / heads, query_starts, key_starts);
+    const int64_t count = shape.queries(), inner = shape.inner();
     Tensor normed = at::empty_like(x), inverse = at::empty({count}, x.options());
     rows::norm(read(x), read(norm), write(normed), write(inverse), count, shape.width, static_cast<float>(epsilon));
     Projected projected(shape, memory.defined(), x.options());
     const Tensor weights[] = {wv, wk, wq};
     if (memory.defined()) {
       Beside(weights + 2, 1).forward(count, read(normed), write(projected.own));
-      Beside(weights, 2).forward(shape.batch * shape.keys, read(memory), write(projected.other));
+      Beside(weights, 2).forward(shape.keys(), read(memory), write(projected.other));
     } else {
       Beside(weights, 3).forward(count, read(normed), write(projected.own));
     }
 
-    Tensor shares = at::empty({shape.batch, heads, shape.queries, shape.keys}, x.options());
+    Tensor shares = at::empty({shape.scores()}, x.options());
     Tensor attended = at::empty({count, inner}, x.options()), dropped;
-    if (p > 0) dropped = at::empty({shape.scores()}, x.options());
-    for (int64_t b = 0; b < shape.batch; ++b) {
-      float* own = write(shares) + b * shape.scores();
+    if (p > 0) dropped = at::empty({shape.most_scores()}, x.options());
+    for (int64_t b = 0; b < shape.samples(); ++b) {
+      const int64_t queries = shape.queries_of(b), keys = shape.keys_of(b);
+      float* own = write(shares) + shape.score_starts[b];
       for (int64_t h = 0; h < heads; ++h) {
-        product::nt(shape.queries, shape.keys, shape.head, in(projected.query(b, h, shape)), in(projected.key(b, h, shape)), 0.0f,
-                    {own + h * shape.queries * shape.keys, shape.keys});
+        float* scores = own + h * queries * keys;
+        product::nt(queries, keys, shape.head, in(projected.query(b, h, shape)), in(projected.key(b, h, shape)), 0.0f, {scores, keys});
+        rows::softmax(scores, bias.defined() ? read(bias) + h * bias.size(2) * bias.size(3) : nullptr, bias.defined() ? bias.size(3) : 0,
+                      padding.defined() ? read(padding) + b * keys : nullptr, queries, keys);
       }
-      rows::softmax(own, bias.defined() ? read(bias) : nullptr, padding.defined() ? read(padding) + b * shape.keys : nullptr,
-                    heads * shape.queries, shape.keys);
       const float* used = own;
       if (p > 0) {
-        rows::drop(own, nullptr, write(dropped), shape.scores(), draw_of_sample(static_cast<uint64_t>(inner_key), b, p));
+        rows::drop(own, nullptr, write(dropped), shape.scores_of(b), draw_of_sample(static_cast<uint64_t>(inner_key), b, p));
         used = read(dropped);
       }
       for (int64_t h = 0; h < heads; ++h) {
-        product::nn(shape.queries, shape.head, shape.keys, {used + h * shape.queries * shape.keys, shape.keys},
-                    in(projected.value(b, h, shape)), 0.0f, {write(attended) + b * shape.queries * inner + h * shape.head, inner});
+        product::nn(queries, shape.head, keys, {used + h * queries * keys, keys}, in(projected.value(b, h, shape)), 0.0f,
+                    {write(attended) + shape.query_starts[b] * inner + h * shape.head, inner});
       }
     }
     Tensor out = at::empty_like(x);
@@ -234,15 +271,16 @@ struct Attend : torch::autograd::Function<Attend> {
   }
 
   static variable_list backward(AutogradContext* context, variable_list gradients) {
-    variable_list saved = context->get_saved_variables(), result(14);
+    variable_list saved = context->get_saved_variables(), result(16);
     if (!gradients[0].defined()) return result;
     const Tensor &x = saved[0], &memory = saved[1], &norm = saved[2], &wo = saved[6], &inverse = saved[7], &shares = saved[10],
                  &attended = saved[11];
     const Tensor weights[] = {saved[5], saved[4], saved[3]};
     const int64_t heads = context->saved_data["heads"].toInt();
-    const Shape shape{x.size(0), x.size(1), shares.size(3), x.size(2), heads, weights[0].size(0) / heads};
+    const Shape shape(x.size(-1), heads, weights[0].size(0) / heads, context->saved_data["queries"].toIntVector(),
+                      context->saved_data["keys"].toIntVector());
     const Projected projected(saved[8], saved[9], shape.inner());
-    const int64_t count = shape.batch * shape.queries, inner = shape.inner();
+    const int64_t count = shape.queries(), inner = shape.inner();
     Tensor gradient = gradients[0].contiguous(), to_out = before_drop(gradient, draw_of(context, "outer"));
     Sink to_norm(norm, context->needs_input_grad(1)), to_wo(wo, context->needs_input_grad(5));
     Sink to_weights[] = {Sink(weights[0], context->needs_input_grad(4)), Sink(weights[1], context->needs_input_grad(3)),
@@ -255,7 +293,12 @@ struct Attend : torch::autograd::Function<Attend> {
 
     const Projected to(shape, projected.crossed(), x.options());
     const bool bias_wanted = context->saved_data["bias"].toBool() && context->needs_input_grad(projected.crossed() ? 7 : 6);
-    Tensor to_bias = bias_wanted ? at::zeros({1, heads, shape.queries, shape.keys}, x.options()) : Tensor();
+    Tensor to_bias;
+    if (bias_wanted) {
+      // As large as the bias was: that of the longest sample, or more.
+      const std::vector<int64_t> size = context->saved_data["bias_size"].toIntVector();
+      to_bias = at::zeros(size, x.options());
+    }
     scores_backward(context, shape, projected, shares, to_attended, to, to_bias);
 
     const bool norm_wanted = to_norm.wanted() || context->needs_input_grad(0);
@@ -266,10 +309,10 @@ struct Attend : torch::autograd::Function<Attend> {
     of_own.gradients(count, read(to.own), read(normed), to_weights + first);
     if (projected.crossed()) {
       const Beside of_other(weights, 2);
-      of_other.gradients(shape.batch * shape.keys, read(to.other), read(memory), to_weights);
+      of_other.gradients(shape.keys(), read(to.other), read(memory), to_weights);
       if (context->needs_input_grad(6)) {
         result[6] = at::empty_like(memory);
-        of_other.backward(shape.batch * shape.keys, read(to.other), write(result[6]));
+        of_other.backward(shape.keys(), read(to.other), write(result[6]));
       }
     }
     if (norm_wanted) {
@@ -293,30 +336,35 @@ struct Attend : torch::autograd::Function<Attend> {
                               const Tensor& to_attended, const Projected& to, const Tensor& to_bias) {
     const double p = context->saved_data["p"].toDouble();
     const auto key = static_cast<uint64_t>(context->saved_data["inner"].toInt());
-    const int64_t inner = shape.inner(), one = shape.queries * shape.keys;
-    Tensor to_scores = at::empty({shape.scores()}, shares.options()), dropped;
-    if (p > 0) dropped = at::empty({shape.scores()}, shares.options());
-    for (int64_t b = 0; b < shape.batch; ++b) {
-      const float* own = read(shares) + b * shape.scores();
+    const int64_t inner = shape.inner();
+    Tensor to_scores = at::empty({shape.most_scores()}, shares.options()), dropped;
+    if (p > 0) dropped = at::empty({shape.most_scores()}, shares.options());
+    for (int64_t b = 0; b < shape.samples(); ++b) {
+      const int64_t queries = shape.queries_of(b), keys = shape.keys_of(b), one = queries * keys;
+      const float* own = read(shares) + shape.score_starts[b];
       const float* used = own;
       float* scores = write(to_scores);
       const Draw draw = draw_of_sample(key, b, p);
       if (p > 0) {
-        rows::drop(own, nullptr, write(dropped), shape.scores(), draw);
+        rows::drop(own, nullptr, write(dropped), shape.scores_of(b), draw);
         used = read(dropped);
       }
       for (int64_t h = 0; h < shape.heads; ++h) {
-        const In from{read(to_attended) + b * shape.queries * inner + h * shape.head, inner};
-        product::nt(shape.queries, shape.keys, shape.head, from, in(projected.value(b, h, shape)), 0.0f, {scores + h * one, shape.keys});
-        product::tn(shape.keys, shape.head, shape.queries, {used + h * one, shape.keys}, from, 0.0f, to.value(b, h, shape));
+        const In from{read(to_attended) + shape.query_starts[b] * inner + h * shape.head, inner};
+        product::nt(queries, keys, shape.head, from, in(projected.value(b, h, shape)), 0.0f, {scores + h * one, keys});
+        product::tn(keys, shape.head, queries, {used + h * one, keys}, from, 0.0f, to.value(b, h, shape));
       }
-      if (p > 0) rows::drop(scores, nullptr, scores, shape.scores(), draw);
-      rows::softmax_backward(scores, own, shape.heads * shape.queries, shape.keys);
-      if (to_bias.defined()) rows::add(write(to_bias), scores, shape.scores());
+      if (p > 0) rows::drop(scores, nullptr, scores, shape.scores_of(b), draw);
+      rows::softmax_backward(scores, own, shape.heads * queries, keys);
+      if (to_bias.defined()) {
+        for (int64_t h = 0; h < shape.heads; ++h) {
+          rows::add(write(to_bias) + h * to_bias.size(2) * to_bias.size(3), to_bias.size(3), scores + h * one, queries, keys);
+        }
+      }
       for (int64_t h = 0; h < shape.heads; ++h) {
-        const In back{scores + h * one, shape.keys};
-        product::nn(shape.queries, shape.head, shape.keys, back, in(projected.key(b, h, shape)), 0.0f, to.query(b, h, shape));
-        product::tn(shape.keys, shape.head, shape.queries, back, in(projected.query(b, h, shape)), 0.0f, to.key(b, h, shape));
+        const In back{scores + h * one, keys};
+        product::nn(queries, shape.head, keys, back, in(projected.key(b, h, shape)), 0.0f, to.query(b, h, shape));
+        product::tn(keys, shape.head, queries, back, in(projected.query(b, h, shape)), 0.0f, to.key(b, h, shape));
       }
     }
   }
@@ -345,23 +393,38 @@ char* ute_feed_forward(const at::Tensor* x, const at::Tensor* norm, const at::Te
   });
 }
 
-// `weights` are q, k, v and o; `memory`, `bias` and `padding` may be null.
+// `weights` are q, k, v and o; `memory`, `bias` and `padding` may be null. Without starts `x` is `[B, Q, d]` and `memory [B, S, d]`; with
+// them both are `[rows, d]`, and the rows of a sample begin at its start, `samples + 1` numbers each.
 char* ute_attention(const at::Tensor* x, const at::Tensor* memory, const at::Tensor* norm, at::Tensor* const* weights,
-                    const at::Tensor* bias, const at::Tensor* padding, int64_t heads, double epsilon, double p, at::Tensor** out) {
+                    const at::Tensor* bias, const at::Tensor* padding, const int64_t* query_starts, const int64_t* key_starts,
+                    int64_t samples, int64_t heads, double epsilon, double p, at::Tensor** out) {
   return guarded([&] {
     const Tensor &wq = *weights[0], &wk = *weights[1], &wv = *weights[2], &wo = *weights[3];
-    TORCH_CHECK(x->dim() == 3 && x->size(2) == wq.size(1) && wq.sizes() == wk.sizes() && wq.sizes() == wv.sizes() &&
+    const at::Tensor& source = memory == nullptr ? *x : *memory;
+    const bool packed = query_starts != nullptr;
+    const int64_t rank = packed ? 2 : 3;
+    TORCH_CHECK(x->dim() == rank && x->size(-1) == wq.size(1) && wq.sizes() == wk.sizes() && wq.sizes() == wv.sizes() &&
                     wo.size(0) == wq.size(1) && wo.size(1) == wq.size(0) && wq.size(0) % heads == 0 && norm->numel() == wq.size(1) &&
                     norm->is_contiguous() && wq.is_contiguous() && wk.is_contiguous() && wv.is_contiguous() && wo.is_contiguous(),
                 "the weights of an attention sublayer do not fit");
-    const int64_t batch = x->size(0), queries = x->size(1), keys = memory == nullptr ? queries : memory->size(1);
-    TORCH_CHECK(memory == nullptr || (memory->dim() == 3 && memory->size(0) == batch && memory->size(2) == wk.size(1)),
+    TORCH_CHECK(source.dim() == rank && source.size(-1) == wk.size(1) && (packed || source.size(0) == x->size(0)),
                 "what an attention reads does not fit");
-    TORCH_CHECK(bias == nullptr || bias->sizes() == at::IntArrayRef({1, heads, queries, keys}), "the bias of an attention does not fit");
-    TORCH_CHECK(padding == nullptr || padding->sizes() == at::IntArrayRef({batch, 1, 1, keys}), "the padding of an attention does not fit");
+    if (!packed) samples = x->size(0);
+    Starts queries = starts_of(query_starts, samples, packed ? 0 : x->size(1));
+    Starts keys = starts_of(key_starts, samples, packed ? 0 : source.size(1));
+    const auto grow = [](const Starts& starts) { return starts[0] == 0 && std::is_sorted(starts.begin(), starts.end()); };
+    TORCH_CHECK(grow(queries) && grow(keys) && queries.back() * x->size(-1) == x->numel() &&
+                    keys.back() * source.size(-1) == source.numel(),
+                "the rows of an attention's samples do not fit");
+    const Shape shape(x->size(-1), heads, wq.size(0) / heads, queries, keys);
+    TORCH_CHECK(bias == nullptr || (bias->dim() == 4 && bias->size(0) == 1 && bias->size(1) == heads &&
+                                    bias->size(2) >= shape.most_queries && bias->size(3) >= shape.most_keys),
+                "the bias of an attention does not fit");
+    TORCH_CHECK(padding == nullptr || (!packed && padding->sizes() == at::IntArrayRef({samples, 1, 1, shape.most_keys})),
+                "the padding of an attention does not fit");
     const int64_t inner = p > 0 ? random_key() : 0, outer = p > 0 ? random_key() : 0;
     *out = new at::Tensor(Attend::apply(*x, *norm, wq, wk, wv, wo, or_none(memory), or_none(bias), or_none(padding), heads, epsilon, p,
-                                        inner, outer));
+                                        inner, outer, queries, keys));
   });
 }
 }

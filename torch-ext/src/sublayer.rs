@@ -41,6 +41,15 @@ pub struct Attention<'a> {
     pub p: f64,
 }
 
+/// Where the rows of each sample begin in packed tensors, and where those of the last one end: one number more than samples.
+#[derive(Clone, Copy, Debug)]
+pub struct Rows<'a> {
+    /// Of what asks.
+    pub queries: &'a [i64],
+    /// Of what is read; as `queries` where an attention reads itself.
+    pub keys: &'a [i64],
+}
+
 impl Attention<'_> {
     /// Returns `x + dropout(attention(norm(x)))` for `x [B, Q, d]`. Keys and values come from `memory [B, S, d]`, or from `norm(x)`
     /// itself. Scores are not scaled; `bias [1, H, Q, S]` and `padding [B, 1, 1, S]`, which gets no gradient, are added to them.
@@ -54,13 +63,56 @@ impl Attention<'_> {
         bias: Option<&Tensor>,
         padding: Option<&Tensor>,
     ) -> Tensor {
+        self.run(x, memory, bias, padding, None)
+    }
+
+    /// The same for samples of which only the `rows` that are no padding lie behind each other, `x [sum of Q, d]` and `memory
+    /// [sum of S, d]`. A sample sees only itself; `bias [1, H, >= longest Q, >= longest S]` is that of the longest, of which the
+    /// others take the beginning.
+    ///
+    /// # Panics
+    /// As [`feed_forward`].
+    pub fn packed(&self, x: &Tensor, memory: Option<&Tensor>, bias: Option<&Tensor>, rows: Rows) -> Tensor {
+        self.run(x, memory, bias, None, Some(rows))
+    }
+
+    fn run(
+        &self,
+        x: &Tensor,
+        memory: Option<&Tensor>,
+        bias: Option<&Tensor>,
+        padding: Option<&Tensor>,
+        rows: Option<Rows>,
+    ) -> Tensor {
         let weights = self.weights.map(raw);
         let optional = |tensor: Option<&Tensor>| tensor.map_or(std::ptr::null_mut(), raw);
         let (memory, bias, padding) = (optional(memory), optional(bias), optional(padding));
         let (norm, weights) = (raw(self.norm), weights.as_ptr());
-        // SAFETY: all tensors are borrowed for the length of the call, and there are four weights.
+        let (queries, keys, samples) = match rows {
+            Some(Rows { queries, keys }) => {
+                assert!(queries.len() == keys.len() && !keys.is_empty(), "as many samples ask as are read");
+                (queries.as_ptr(), keys.as_ptr(), queries.len() as i64 - 1)
+            }
+            None => (std::ptr::null(), std::ptr::null(), 0),
+        };
+        let Self { heads, epsilon, p, .. } = *self;
+        // SAFETY: all tensors are borrowed for the length of the call, there are four weights, and `samples + 1` starts of both kinds.
         made(|out| unsafe {
-            ffi::ute_attention(raw(x), memory, norm, weights, bias, padding, self.heads, self.epsilon, self.p, out)
+            ffi::ute_attention(
+                raw(x),
+                memory,
+                norm,
+                weights,
+                bias,
+                padding,
+                queries,
+                keys,
+                samples,
+                heads,
+                epsilon,
+                p,
+                out,
+            )
         })
     }
 }

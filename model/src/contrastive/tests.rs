@@ -79,17 +79,16 @@ fn the_blocks_losses_add_up_for_each_modality() {
     names.sort();
     assert_eq!(names, ["contrastive.acoustic.weight", "contrastive.text.weight", "contrastive.visual.weight"]);
 
-    let blocks = [random(&[3, 4, 128]), random(&[3, 4, 128])];
-    let mask = Tensor::ones([3, 4], (Kind::Int64, Device::Cpu));
+    let texts = [random(&[3, 128]), random(&[3, 128])];
     let side = EncodedModality {
         utterance: random(&[3, 32]),
         mean: random(&[3, 32]),
         present: Tensor::ones([3], (Kind::Float, Device::Cpu)),
         frames: Tensor::ones([3], (Kind::Int64, Device::Cpu)),
     };
-    let loss = |blocks: &[Tensor]| contrastive.views(blocks, &mask, Some(&side), None).losses(0.1);
-    let (both, visual) = loss(&blocks);
-    let separate = loss(&blocks[..1]).0 + loss(&blocks[1..]).0;
+    let loss = |texts: &[Tensor]| contrastive.views(texts, Some(&side), None).losses(0.1);
+    let (both, visual) = loss(&texts);
+    let separate = loss(&texts[..1]).0 + loss(&texts[1..]).0;
     assert!((both - separate).abs().max().double_value(&[]) < 1e-5);
     assert_eq!(visual.abs().max().double_value(&[]), 0.0, "no visual side was given");
 }

@@ -1,12 +1,13 @@
 //! Multi-head attention without scaling.
 
 use std::cell::OnceCell;
+use std::sync::Arc;
 
 use tch::{Kind, Tensor, nn};
 use unimse_torch_ext::{accumulate, fused, sublayer};
 
 use super::lora::Projection;
-use super::{LayerNorm, Linear, projection};
+use super::{LayerNorm, Linear, Packing, projection};
 use crate::config::Config;
 
 /// Attends with queries from one sequence to keys and values of the same or another.
@@ -37,6 +38,8 @@ pub struct Bias {
     relative: Option<Tensor>,
     /// `[B, 1, 1, S]`, which hides padding.
     padding: Option<Tensor>,
+    /// Where the rows of samples begin, of what asks and of what is read, if there is no padding between them.
+    rows: Option<[Arc<[i64]>; 2]>,
     /// Both, once somebody needs them as one.
     sum: OnceCell<Tensor>,
 }
@@ -45,7 +48,19 @@ impl Bias {
     /// Takes what there is of both; there must be one.
     pub fn new(relative: Option<&Tensor>, padding: Option<&Tensor>) -> Self {
         let [relative, padding] = [relative, padding].map(|part| part.map(Tensor::shallow_clone));
-        Self { relative, padding, sum: OnceCell::new() }
+        Self { relative, padding, rows: None, sum: OnceCell::new() }
+    }
+
+    /// For packed rows, whose padding needs no hiding.
+    pub fn packed(relative: Option<&Tensor>, queries: &Packing, keys: &Packing) -> Self {
+        let rows = Some([queries, keys].map(Packing::starts));
+        Self { relative: relative.map(Tensor::shallow_clone), padding: None, rows, sum: OnceCell::new() }
+    }
+
+    /// The same with another tensor of relative positions, which may be a leaf of another graph.
+    pub(super) fn over(&self, relative: Option<&Tensor>) -> Self {
+        let [relative, padding] = [relative, self.padding.as_ref()].map(|part| part.map(Tensor::shallow_clone));
+        Self { relative, padding, rows: self.rows.clone(), sum: OnceCell::new() }
     }
 
     /// A tensor that broadcasts to `[B, H, Q, S]`.
@@ -82,6 +97,11 @@ impl Attention {
         Self { q: q.share(), k: k.share(), v: v.share(), o: o.share(), heads, d_kv, dropout }
     }
 
+    /// Whether it can work on packed rows, where the fused sublayer can be used.
+    pub(super) fn packs(&self) -> bool {
+        self.q.is_plain() && self.v.is_plain()
+    }
+
     /// Computes the keys and values of `states [B, S, d_model]`.
     pub fn project(&self, states: &Tensor) -> KeyValue {
         let [key, value] = accumulate::linears(states, [&self.k.weight, self.v.weight()]);
@@ -98,13 +118,19 @@ impl Attention {
         bias: &Bias,
         train: bool,
     ) -> Tensor {
-        if sublayer::fits(hidden) && self.q.is_plain() && self.v.is_plain() {
+        if sublayer::fits(hidden) && self.packs() {
             let p = if train { self.dropout } else { 0.0 };
             let weights = [self.q.weight(), &self.k.weight, self.v.weight(), &self.o.weight];
             let fused =
                 sublayer::Attention { norm: &norm.weight, weights, heads: self.heads, epsilon: norm.epsilon, p };
-            return fused.forward(hidden, states, bias.relative.as_ref(), bias.padding.as_ref());
+            return match &bias.rows {
+                Some([queries, keys]) => {
+                    fused.packed(hidden, states, bias.relative.as_ref(), sublayer::Rows { queries, keys })
+                }
+                None => fused.forward(hidden, states, bias.relative.as_ref(), bias.padding.as_ref()),
+            };
         }
+        assert!(bias.rows.is_none(), "packed rows are for the fused sublayer only");
         let normed = norm.forward(hidden);
         let memory = self.project(states.unwrap_or(&normed));
         let attended = self.forward(&normed, &memory, bias.sum(), train);

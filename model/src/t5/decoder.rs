@@ -3,7 +3,7 @@
 use tch::{Tensor, nn};
 use unimse_torch_ext::{fused, recompute};
 
-use super::{Attention, Bias, FeedForward, KeyValue, LayerNorm, RelativeBias};
+use super::{Attention, Bias, FeedForward, KeyValue, LayerNorm, Packed, Packing, RelativeBias};
 use crate::config::Config;
 use crate::fusion::Fusion;
 
@@ -21,9 +21,9 @@ pub struct Decoder {
 /// Holds what the rest of the model needs of a pass over all positions.
 #[derive(Debug)]
 pub struct DecoderOutput {
-    /// The states `[B, T, d_model]` after the final norm.
+    /// The states `[B, T, d_model]` after the final norm, or `[rows, d_model]` if they are packed.
     pub states: Tensor,
-    /// The stream `[B, T, d_model]` that the last block read.
+    /// The stream, of the same size, that the last block read.
     pub last_input: Tensor,
 }
 
@@ -105,14 +105,46 @@ impl Decoder {
         train: bool,
     ) -> DecoderOutput {
         let biases = [Bias::new(Some(self_bias), None), Bias::new(None, Some(cross_bias))];
+        self.run(embedded, self_bias, states, &biases, modalities, train)
+    }
+
+    /// Whether it can work on packed rows.
+    pub(crate) fn packs(&self) -> bool {
+        self.blocks.iter().all(|block| block.self_attention.packs() && block.cross_attention.packs())
+    }
+
+    /// The same without padding on either side: `embedded [rows, d_model]`.
+    pub fn forward_packed(
+        &self,
+        embedded: &Tensor,
+        packing: &Packing,
+        memory: &Packed,
+        modalities: Option<&Tensor>,
+        train: bool,
+    ) -> DecoderOutput {
+        let self_bias = self.relative.causal(packing.longest());
+        let modalities = modalities.map(|modalities| packing.of_samples(modalities));
+        let biases = [Bias::packed(Some(&self_bias), packing, packing), Bias::packed(None, packing, &memory.packing)];
+        self.run(embedded, &self_bias, &memory.states, &biases, modalities.as_ref(), train)
+    }
+
+    fn run(
+        &self,
+        embedded: &Tensor,
+        self_bias: &Tensor,
+        states: &Tensor,
+        biases: &[Bias; 2],
+        modalities: Option<&Tensor>,
+        train: bool,
+    ) -> DecoderOutput {
         let mut hidden = fused::dropout(embedded, self.dropout, train);
         let mut last_input = hidden.shallow_clone();
         for block in &self.blocks {
             last_input = hidden;
             hidden = if self.recomputes && last_input.requires_grad() {
-                block.recomputed([&last_input, states, self_bias], cross_bias, modalities, train)
+                block.recomputed([&last_input, states, self_bias], biases, modalities, train)
             } else {
-                block.forward(&last_input, states, &biases, modalities, train)
+                block.forward(&last_input, states, biases, modalities, train)
             };
         }
         let states = fused::dropout(&self.final_norm.forward(&hidden), self.dropout, train);
@@ -172,14 +204,14 @@ impl Block {
     fn recomputed(
         &self,
         learning: [&Tensor; 3],
-        cross_bias: &Tensor,
+        [own, cross]: &[Bias; 2],
         modalities: Option<&Tensor>,
         train: bool,
     ) -> Tensor {
-        let (block, cross_bias) = (self.share(), cross_bias.shallow_clone());
+        let (block, own, cross) = (self.share(), own.over(None), cross.over(None));
         let inputs: Vec<&Tensor> = learning.into_iter().chain(modalities).collect();
         recompute::of(&inputs, move |inputs| {
-            let biases = [Bias::new(Some(&inputs[2]), None), Bias::new(None, Some(&cross_bias))];
+            let biases = [own.over(Some(&inputs[2])), cross.over(None)];
             block.forward(&inputs[0], &inputs[1], &biases, inputs.get(3), train)
         })
     }

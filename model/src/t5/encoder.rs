@@ -3,7 +3,7 @@
 use tch::{Tensor, nn};
 use unimse_torch_ext::{fused, recompute};
 
-use super::{Attention, Bias, FeedForward, LayerNorm, RelativeBias, padding_bias};
+use super::{Attention, Bias, FeedForward, LayerNorm, Packing, RelativeBias, padding_bias};
 use crate::config::Config;
 use crate::fusion::Fusion;
 
@@ -21,9 +21,9 @@ pub struct Encoder {
 /// Holds what the rest of the model needs of an encoder pass.
 #[derive(Debug)]
 pub struct EncoderOutput {
-    /// The states `[B, L, d_model]` after the final norm.
+    /// The states `[B, L, d_model]` after the final norm, or `[rows, d_model]` if they are packed.
     pub states: Tensor,
-    /// The stream `[B, L, d_model]` after each of the last blocks that were asked for, fusion included, first to last.
+    /// The stream, of the same size, after each of the last blocks that were asked for, fusion included, first to last.
     pub blocks: Vec<Tensor>,
 }
 
@@ -58,6 +58,11 @@ impl Encoder {
         self.recomputes = on;
     }
 
+    /// Whether it can work on packed rows.
+    pub(crate) fn packs(&self) -> bool {
+        self.blocks.iter().all(|block| block.attention.packs())
+    }
+
     /// Encodes `embedded [B, L, d_model]`. Positions where `mask [B, L]` is 0 are seen by none, `modalities [B, M]`
     /// are the utterance vectors for the fusion layers, and the streams of the last `keep` blocks are returned too.
     pub fn forward(
@@ -68,16 +73,42 @@ impl Encoder {
         keep: usize,
         train: bool,
     ) -> EncoderOutput {
+        let (relative, padding) = (self.relative.forward(embedded.size()[1]), padding_bias(mask, embedded.kind()));
+        self.run(embedded, &relative, &Bias::new(Some(&relative), Some(&padding)), modalities, keep, train)
+    }
+
+    /// The same without padding: `embedded [rows, d_model]`.
+    pub fn forward_packed(
+        &self,
+        embedded: &Tensor,
+        packing: &Packing,
+        modalities: Option<&Tensor>,
+        keep: usize,
+        train: bool,
+    ) -> EncoderOutput {
+        let relative = self.relative.forward(packing.longest());
+        let modalities = modalities.map(|modalities| packing.of_samples(modalities));
+        let bias = Bias::packed(Some(&relative), packing, packing);
+        self.run(embedded, &relative, &bias, modalities.as_ref(), keep, train)
+    }
+
+    fn run(
+        &self,
+        embedded: &Tensor,
+        relative: &Tensor,
+        bias: &Bias,
+        modalities: Option<&Tensor>,
+        keep: usize,
+        train: bool,
+    ) -> EncoderOutput {
         let mut hidden = fused::dropout(embedded, self.dropout, train);
-        let (relative, padding) = (self.relative.forward(hidden.size()[1]), padding_bias(mask, hidden.kind()));
-        let bias = Bias::new(Some(&relative), Some(&padding));
         let first_kept = self.blocks.len().saturating_sub(keep);
         let mut blocks = Vec::with_capacity(keep);
         for (index, block) in self.blocks.iter().enumerate() {
             hidden = if self.recomputes && hidden.requires_grad() {
-                block.recomputed(&hidden, &relative, &padding, modalities, train)
+                block.recomputed(&hidden, relative, bias, modalities, train)
             } else {
-                block.forward(&hidden, &bias, modalities, train)
+                block.forward(&hidden, bias, modalities, train)
             };
             if index >= first_kept {
                 blocks.push(hidden.shallow_clone());
@@ -105,15 +136,14 @@ impl Block {
         &self,
         hidden: &Tensor,
         relative: &Tensor,
-        padding: &Tensor,
+        bias: &Bias,
         modalities: Option<&Tensor>,
         train: bool,
     ) -> Tensor {
-        let (block, padding) = (self.share(), padding.shallow_clone());
+        let (block, bias) = (self.share(), bias.over(None));
         let inputs: Vec<&Tensor> = [hidden, relative].into_iter().chain(modalities).collect();
         recompute::of(&inputs, move |inputs| {
-            let bias = Bias::new(Some(&inputs[1]), Some(&padding));
-            block.forward(&inputs[0], &bias, inputs.get(2), train)
+            block.forward(&inputs[0], &bias.over(Some(&inputs[1])), inputs.get(2), train)
         })
     }
 

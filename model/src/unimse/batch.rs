@@ -5,6 +5,7 @@ use tch::{Device, Tensor};
 use crate::contrastive::Views;
 use crate::encoders::Modality;
 use crate::heads::Answers;
+use crate::t5::Packing;
 
 /// Holds the inputs of `B` samples.
 #[derive(Debug)]
@@ -48,8 +49,20 @@ pub struct Output {
     pub contrastive_acoustic_sum: Tensor,
     /// Sum over samples and blocks of the text-visual loss, without its weight (scalar, `Float`).
     pub contrastive_visual_sum: Tensor,
-    /// `[B, T, vocab]`, scores of every token at every target position.
-    pub logits: Tensor,
+    /// Scores of every token at every target position, `[B, T, vocab]` or `[rows, vocab]`.
+    pub(super) scores: Tensor,
+    /// Where there is no padding among them.
+    pub(super) packing: Option<Packing>,
+}
+
+impl Output {
+    /// Returns the scores of every token at every target position, `[B, T, vocab]`; those of padding mean nothing.
+    pub fn logits(&self) -> Tensor {
+        match &self.packing {
+            Some(packing) => packing.unpack(&self.scores),
+            None => self.scores.shallow_clone(),
+        }
+    }
 }
 
 impl Inputs {

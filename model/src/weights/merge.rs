@@ -40,7 +40,8 @@ mod tests {
         tuned.unimse.lora = LoraConfig { rank: 3, alpha: 12.0 };
         let (store, model) = model(&tuned, 41);
         let samples = batch(3, 7);
-        let logits = |model: &UniMse| tch::no_grad(|| model.forward(&samples, false)).unwrap().logits;
+        let answers = samples.targets.ne(crate::unimse::IGNORED_TARGET).unsqueeze(2);
+        let logits = |model: &UniMse| tch::no_grad(|| model.forward(&samples, false)).unwrap().logits() * &answers;
         let initial = logits(&model);
         for (name, mut tensor) in weights::parameters(&store) {
             if name.ends_with(B) {

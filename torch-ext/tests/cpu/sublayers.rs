@@ -1,7 +1,7 @@
 //! The fused sublayers against the same equations in libtorch's operations.
 
 use tch::{Device, Kind, Tensor};
-use unimse_torch_ext::sublayer::{self, Attention};
+use unimse_torch_ext::sublayer::{self, Attention, Rows};
 use unimse_torch_ext::{fused, gradient};
 
 const EPSILON: f64 = 1e-6;
@@ -172,6 +172,41 @@ fn without_dropout_they_are_the_equations() {
             let name = if crossed { "cross-attention" } else { "self-attention" };
             same(name, &parts.attend(crossed, 0.0), &parts.attend_plainly(crossed), &parts.attention_leaves(crossed));
         }
+    }
+}
+
+#[test]
+fn packed_samples_see_only_themselves() {
+    if skipped() {
+        return;
+    }
+    // Rows of three samples: of the first everything is as long as the tensors, of the last a single row asks.
+    let (queries, keys) = ([0_i64, 5, 8, 9], [0_i64, 7, 9, 13]);
+    for crossed in [false, true] {
+        begin(9);
+        let parts = Parts::new(SHAPES[0], true);
+        let starts = if crossed { [queries, keys] } else { [queries, queries] };
+        let pack = |padded: &Tensor, starts: &[i64; 4]| {
+            let own = |sample: usize| padded.get(sample as i64).narrow(0, 0, starts[sample + 1] - starts[sample]);
+            Tensor::cat(&[own(0), own(1), own(2)], 0)
+        };
+        let Parts { x, memory, norm, weights, own_bias, cross_bias, shape, .. } = &parts;
+        let bias = if crossed { cross_bias } else { own_bias };
+        let attention = Attention { norm, weights: weights.each_ref(), heads: shape.heads, epsilon: EPSILON, p: 0.0 };
+        let rows = Rows { queries: &starts[0], keys: &starts[1] };
+        let read = crossed.then(|| pack(memory, &starts[1]));
+        let ours = attention.packed(&pack(x, &starts[0]), read.as_ref(), Some(bias), rows);
+        let alone = |sample: usize| {
+            let cut = |padded: &Tensor, starts: &[i64; 4]| {
+                padded.narrow(0, sample as i64, 1).narrow(1, 0, starts[sample + 1] - starts[sample])
+            };
+            let (own, read) = (cut(x, &starts[0]), crossed.then(|| cut(memory, &starts[1])));
+            let (asked, seen) = (own.size()[1], read.as_ref().unwrap_or(&own).size()[1]);
+            let bias = bias.narrow(2, 0, asked).narrow(3, 0, seen);
+            attention.forward(&own, read.as_ref(), Some(&bias), None).squeeze_dim(0)
+        };
+        let plain = Tensor::cat(&[alone(0), alone(1), alone(2)], 0);
+        same(if crossed { "packed cross" } else { "packed self" }, &ours, &plain, &parts.attention_leaves(crossed));
     }
 }
 
