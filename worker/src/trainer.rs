@@ -54,6 +54,11 @@ pub trait Replica {
     /// Takes over the description of a peer or checkpoint, where it can differ from what this rank made itself.
     fn adopt(&mut self, description: &Description) -> Result<(), ExitCause>;
 
+    /// Whether it holds the whole state: else it is of no use to another generation.
+    fn is_whole(&self) -> bool {
+        true
+    }
+
     /// Joins a new generation: takes the group in which the ranks have met and gives the one in which they compute.
     fn join(&mut self, generation: Generation, group: Box<dyn Collective>) -> Result<Box<dyn Collective>, Halt>;
 
@@ -116,8 +121,9 @@ pub trait Replica {
     /// Measures the model on the validation sets, all ranks together; each gets the same metrics, none if there are no such sets.
     fn evaluate(&mut self, group: &mut dyn Collective) -> Result<BTreeMap<String, f64>, Halt>;
 
-    /// The tensors that make a checkpoint, the same on all ranks and in the same order.
-    fn tensors(&self) -> Vec<TensorSpec>;
+    /// The tensors that make a checkpoint, the same on all ranks and in the same order, with the rank that must write them where the
+    /// others do not hold them.
+    fn tensors(&self) -> Vec<(TensorSpec, Option<Rank>)>;
 
     /// What copies some of them to host memory, by their place in [`Replica::tensors`]. It may run on another thread, but must have ended
     /// before the next call that changes the numbers.

@@ -100,7 +100,7 @@ pub(super) fn deadlines_of(job: &Job) -> impl Iterator<Item = Timestamp> {
         Phase::Starting { gang } => [Some(gang.assigned + FORM_TIMEOUT), None, None],
         Phase::Running { gang } => {
             let disrupted = gang.disrupted.map(|since| since + DISRUPTION_TIMEOUT);
-            let wants_more = gang.world_size() < job.spec.resources.slots;
+            let wants_more = gang.world_size() < job.spec.resources.slots && job.spec.train.zero == 0;
             let grow = gang.formed.filter(|_| wants_more).map(|formed| formed + GROW_AFTER);
             let limit = job.spec.limits.time.map(|limit| job.submitted + limit);
             [disrupted, grow, limit]

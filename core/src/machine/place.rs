@@ -118,7 +118,8 @@ fn claim(job: &Job, now: Timestamp) -> Option<Claim> {
                 holds: gang.world_size(),
                 stopping: matches!(job.phase, Phase::Stopping { .. }),
                 cost: now.since(unsaved_since),
-                may_grow: running && gang.formed.is_some_and(|formed| now.since(formed) >= GROW_AFTER),
+                // Where moments are shared out, a new generation goes back to the last checkpoint.
+                may_grow: running && job.spec.train.zero == 0 && gang.formed.is_some_and(|formed| now.since(formed) >= GROW_AFTER),
                 ..base
             })
         }

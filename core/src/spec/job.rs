@@ -199,6 +199,9 @@ pub struct TrainSpec {
     pub precision: Precision,
     /// Blocks compute again in the backward pass what they would else keep.
     pub activation_checkpointing: bool,
+    /// Stage of ZeRO (Rajbhandari et al. 2020): 0, or 1, where each rank keeps its share of the optimiser's moments only. A lost rank
+    /// then costs the steps since the last checkpoint.
+    pub zero: u32,
     pub sync: SyncSpec,
     /// Steps between evaluations.
     pub evaluate_every: u64,

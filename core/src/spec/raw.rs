@@ -261,6 +261,10 @@ pub(crate) struct RawTrain {
     /// Blocks keep only what they read and compute the rest again in the backward pass: less memory for more arithmetic.
     #[schemars(extend("default" = false))]
     pub activation_checkpointing: Option<bool>,
+    /// Stage of ZeRO: 1 gives each rank its share of Adam's moments in place of all of them. A lost rank then costs the steps since
+    /// the last checkpoint, and the job does not grow into slots that become free.
+    #[schemars(range(min = 0, max = 1), extend("default" = 0))]
+    pub zero: Option<u32>,
     /// How the ranks agree: what travels, how often and how exactly.
     pub sync: Option<RawSync>,
     /// Steps between evaluations. Default: `checkpoint.every`.

@@ -180,7 +180,8 @@ impl Resolver<'_> {
             schedule: ScheduleSpec { kind: schedule.kind.unwrap_or(ScheduleKind::Linear), warmup },
             precision: raw.precision.unwrap_or(Precision::Fp32),
             activation_checkpointing: raw.activation_checkpointing.unwrap_or(false),
-            sync: self.sync(raw.sync.as_ref()),
+            zero: raw.zero.unwrap_or(0),
+            sync: self.sync(raw.sync.as_ref(), raw.zero.unwrap_or(0)),
             evaluate_every: raw.evaluate_every.unwrap_or(checkpoint_every),
             seed: raw.seed.unwrap_or(42),
         }

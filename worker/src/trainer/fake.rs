@@ -227,9 +227,11 @@ impl Replica for Fake {
         Ok([("valid/score".to_owned(), score), ("valid/mae".to_owned(), 1.0 - score)].into())
     }
 
-    fn tensors(&self) -> Vec<TensorSpec> {
-        let tensor =
-            |name: &str| TensorSpec { name: name.to_owned(), dtype: Dtype::F32, shape: vec![self.gradients.len()] };
+    fn tensors(&self) -> Vec<(TensorSpec, Option<Rank>)> {
+        let tensor = |name: &str| {
+            let shape = vec![self.gradients.len()];
+            (TensorSpec { name: name.to_owned(), dtype: Dtype::F32, shape }, None)
+        };
         NAMES.map(tensor).to_vec()
     }
 

@@ -35,6 +35,9 @@ impl Life<'_> {
     /// Says that this rank is ready and waits for its peers; the inner error is the newer seat that came instead.
     #[expect(clippy::type_complexity, reason = "the inner result says whether to go on with another seat")]
     pub(super) fn form(&mut self, seat: Seat) -> Result<Result<(Box<dyn Collective>, Form), Seat>, Halt> {
+        if !self.replica.is_whole() {
+            self.held = None;
+        }
         let listener = listen(&self.begin.host).map_err(invalid)?;
         let address = listener.address().to_string();
         let holds = self.held.as_ref().map(Held::step);
@@ -179,6 +182,8 @@ impl Life<'_> {
         };
         let mut held = Held::at(cursor);
         held.saved = Some(manifest.step);
+        // What came after belongs to a future that is lost.
+        let _ = self.recent.up_to(manifest.step);
         held.evaluated = (!manifest.metrics.is_empty()).then(|| (manifest.step, manifest.metrics.clone()));
         self.held = Some(held);
         let milliseconds = began.elapsed().as_millis() as u64;

@@ -141,7 +141,7 @@ impl Saver {
         let tensors = replica.tensors();
         let own = shares::share(&tensors, self.seat.rank.0, self.seat.world_size);
         let copy = replica.copier(&own);
-        let own: Vec<TensorSpec> = own.into_iter().map(|place| tensors[place].clone()).collect();
+        let own: Vec<TensorSpec> = own.into_iter().map(|place| tensors[place].0.clone()).collect();
         let copied = Arc::new(Copied::default());
         let says = Says(Arc::clone(&copied));
         let copying = self.runtime.spawn_blocking(move || {

@@ -1,20 +1,21 @@
 //! Which rank writes which tensors of a checkpoint.
 
 use unimse_checkpoint::TensorSpec;
+use unimse_core::id::Rank;
 
 /// The places of the tensors that `rank` of `world` writes: disjoint over the ranks, all of them together, and balanced by
-/// bytes (the largest first, each to whoever has least).
-pub(super) fn share(tensors: &[TensorSpec], rank: u32, world: u32) -> Vec<usize> {
+/// bytes (what only one can write first, then the largest, each to whoever has least).
+pub(super) fn share(tensors: &[(TensorSpec, Option<Rank>)], rank: u32, world: u32) -> Vec<usize> {
     let mut by_size: Vec<(u64, usize)> =
-        tensors.iter().enumerate().map(|(place, tensor)| (tensor.bytes().unwrap_or(0), place)).collect();
-    by_size.sort_by_key(|&(bytes, place)| (std::cmp::Reverse(bytes), place));
+        tensors.iter().enumerate().map(|(place, (tensor, _))| (tensor.bytes().unwrap_or(0), place)).collect();
+    by_size.sort_by_key(|&(bytes, place)| (tensors[place].1.is_none(), std::cmp::Reverse(bytes), place));
     let mut loads = vec![0_u64; world.max(1) as usize];
     let mut own = Vec::new();
     for (bytes, place) in by_size {
-        let (least, load) =
-            loads.iter_mut().enumerate().min_by_key(|(rank, load)| (**load, *rank)).expect("a world has ranks");
-        *load += bytes;
-        if least as u32 == rank {
+        let least = || (0..loads.len()).min_by_key(|&rank| (loads[rank], rank)).expect("a world has ranks");
+        let writer = tensors[place].1.map_or_else(least, |owner| owner.0 as usize);
+        loads[writer] += bytes;
+        if writer as u32 == rank {
             own.push(place);
         }
     }
@@ -28,8 +29,9 @@ mod tests {
 
     use super::*;
 
-    fn tensors(sizes: &[usize]) -> Vec<TensorSpec> {
-        let tensor = |(place, &size)| TensorSpec { name: format!("t{place}"), dtype: Dtype::F32, shape: vec![size] };
+    fn tensors(sizes: &[usize]) -> Vec<(TensorSpec, Option<Rank>)> {
+        let tensor =
+            |(place, &size)| (TensorSpec { name: format!("t{place}"), dtype: Dtype::F32, shape: vec![size] }, None);
         sizes.iter().enumerate().map(tensor).collect()
     }
 
@@ -48,6 +50,15 @@ mod tests {
                 assert!(bytes.abs_diff(total / world as usize) <= 97, "world {world}: {bytes} of {total}");
             }
         }
+    }
+
+    #[test]
+    fn what_one_rank_holds_alone_it_writes_and_the_others_write_the_rest() {
+        let mut tensors = tensors(&[5, 9, 4, 3, 2]);
+        tensors[0].1 = Some(Rank(1));
+        tensors[4].1 = Some(Rank(1));
+        assert_eq!(share(&tensors, 0, 2), [1, 3]);
+        assert_eq!(share(&tensors, 1, 2), [0, 2, 4]);
     }
 
     #[test]

@@ -24,9 +24,11 @@ mod replica;
 mod rounds;
 mod seeding;
 pub mod step_bench;
+mod stored;
 mod tensors;
 mod tuning;
 mod utilisation;
+mod zero;
 
 pub use evaluation::{Confusion, Details};
 pub use exporting::{Exported, Precision, export};

@@ -5,7 +5,7 @@ use super::super::raw::RawSync;
 use super::{Resolver, largest_divisor};
 
 impl Resolver<'_> {
-    pub(super) fn sync(&mut self, raw: Option<&RawSync>) -> SyncSpec {
+    pub(super) fn sync(&mut self, raw: Option<&RawSync>, zero: u32) -> SyncSpec {
         let Some(raw) = raw else { return SyncSpec::default() };
         let usual = SyncSpec::default();
         let sync = SyncSpec {
@@ -20,6 +20,13 @@ impl Resolver<'_> {
             let message = "`train.sync.every` and `train.sync.rank` exclude each other".to_owned();
             let help = "`every` sends whole parameters seldom, `rank` sends small factors at every step";
             self.contradiction(&["train", "sync", "rank"], message, "remove one of them", help);
+        }
+        for (name, used) in [("every", sync.every > 1), ("rank", sync.rank > 0)] {
+            if used && zero > 0 {
+                let message = format!("`train.zero` and `train.sync.{name}` exclude each other");
+                let help = "with `zero` every rank needs its share of the gradients as they are, at every step";
+                self.contradiction(&["train", "zero"], message, "remove one of them", help);
+            }
         }
         sync
     }
@@ -94,6 +101,10 @@ mod tests {
             (
                 "train: {sync: {every: 4, rank: 2}}",
                 "E0110 4:32 `train.sync.every` and `train.sync.rank` exclude each other",
+            ),
+            (
+                "train: {zero: 1, sync: {rank: 2}}",
+                "E0110 4:15 `train.zero` and `train.sync.rank` exclude each other",
             ),
             (
                 "train: {global_batch: 32, micro_batch: 16, sync: {every: 4}}\nresources: {slots: 3}",

@@ -4,6 +4,8 @@
 //! the ranks, their norm, the optimiser and copying the state are a few calls on large tensors. Parameters come in reverse
 //! order of the forward pass, so that what backward finishes first lies together, but for those that the optimiser treats
 //! otherwise: they form groups of their own behind the others.
+//!
+//! The moments may be those of some ranges only, one behind the other: see [`zero`](super::zero).
 
 use std::ops::Range;
 
@@ -34,8 +36,11 @@ pub(super) struct Flat {
     pub(super) leaves: Vec<Tensor>,
     pub(super) parameters: Tensor,
     pub(super) gradients: Tensor,
+    /// First and second moments of the ranges in `own`.
     pub(super) averages: Tensor,
     pub(super) squares: Tensor,
+    /// The ranges whose moments are here, in order: everything, or a rank's share.
+    pub(super) own: Vec<Range<usize>>,
     /// They cover the flat tensors.
     pub(super) groups: Vec<Group>,
 }
@@ -53,6 +58,13 @@ pub(super) struct Group {
 impl Flat {
     /// Moves parameters, given in the order of the forward pass, into a flat tensor; they keep their values.
     pub(super) fn new(parameters: Vec<(String, Tensor)>, device: Device) -> Result<Self, ExitCause> {
+        let mut flat = Self::without_moments(parameters, device)?;
+        flat.keep(vec![0..flat.parameters.numel()]);
+        Ok(flat)
+    }
+
+    /// The same, with no moments until [`Flat::keep`] says which.
+    pub(super) fn without_moments(parameters: Vec<(String, Tensor)>, device: Device) -> Result<Self, ExitCause> {
         let mut parameters: Vec<_> = parameters
             .into_iter()
             .rev()
@@ -71,29 +83,58 @@ impl Flat {
             entries.push(Entry { name, shape: leaf.size(), start, len });
             leaves.push(leaf);
         }
-        let zeros = || Tensor::zeros([end as i64], (Kind::Float, device));
-        let parameters = zeros();
+        let zeros = |count: usize| Tensor::zeros([count as i64], (Kind::Float, device));
+        let parameters = zeros(end);
         for (entry, leaf) in entries.iter().zip(&mut leaves) {
             let mut view = entry.view(&parameters);
             tch::no_grad(|| view.copy_(leaf));
             leaf.set_data(&view);
         }
         // The leaves' own memory is free before the other three are made: they are never there at the same time.
-        let (gradients, averages, squares) = (zeros(), zeros(), zeros());
+        let (gradients, averages, squares) = (zeros(end), zeros(0), zeros(0));
         for (entry, leaf) in entries.iter().zip(&mut leaves) {
             gradient::set(leaf, &entry.view(&gradients))
                 .map_err(|error| failed(format!("cannot lay out the gradients: {error}")))?;
         }
-        Ok(Self { entries, leaves, parameters, gradients, averages, squares, groups })
+        Ok(Self { entries, leaves, parameters, gradients, averages, squares, own: Vec::new(), groups })
     }
 
-    /// The flat tensors that make the state, in the order in which a checkpoint names them.
+    /// Keeps the moments of these ranges from now on, beginning with zeros if they are others than before.
+    pub(super) fn keep(&mut self, own: Vec<Range<usize>>) {
+        if own == self.own {
+            return;
+        }
+        let count = own.iter().map(ExactSizeIterator::len).sum::<usize>() as i64;
+        // The old ones go first: both are never there at the same time.
+        let kind = (Kind::Float, self.parameters.device());
+        (self.averages, self.squares) = (Tensor::zeros([0], kind), Tensor::zeros([0], kind));
+        (self.averages, self.squares) = (Tensor::zeros([count], kind), Tensor::zeros([count], kind));
+        self.own = own;
+    }
+
+    /// The parts of a range whose moments are here, and where among the moments each begins.
+    pub(super) fn kept(&self, range: Range<usize>) -> impl Iterator<Item = (Range<usize>, usize)> {
+        let mut place = 0;
+        self.own.iter().filter_map(move |own| {
+            let part = own.start.max(range.start)..own.end.min(range.end);
+            let at = place + part.start.saturating_sub(own.start);
+            place += own.len();
+            (!part.is_empty()).then_some((part, at))
+        })
+    }
+
+    /// The tensors that make the state, in the order in which a checkpoint names them.
     pub(super) fn state(&mut self) -> [&mut Tensor; 3] {
         [&mut self.parameters, &mut self.averages, &mut self.squares]
     }
 }
 
 impl Entry {
+    /// Where it lies in the flat tensors.
+    pub(super) fn range(&self) -> Range<usize> {
+        self.start..self.start + self.len
+    }
+
     /// This parameter's part of a flat tensor, in its shape.
     pub(super) fn view(&self, flat: &Tensor) -> Tensor {
         flat.narrow(0, self.start as i64, self.len as i64).view(self.shape.as_slice())
@@ -145,6 +186,22 @@ mod tests {
             0.0,
             "the model sees changes of the flat tensor"
         );
+    }
+
+    #[test]
+    fn moments_may_be_those_of_some_ranges() {
+        let (store, ..) = model();
+        let mut flat = Flat::new(weights::parameters(&store), Device::Cpu).unwrap();
+        let kept = |flat: &Flat, range| flat.kept(range).collect::<Vec<_>>();
+        assert_eq!(kept(&flat, 3..40), [(3..40, 3)]);
+        let _ = flat.averages.fill_(1.0);
+        flat.keep(vec![8..16, 32..48]);
+        assert_eq!((flat.averages.numel(), flat.squares.numel()), (24, 24));
+        assert_eq!(f64::try_from(flat.averages.sum(Kind::Float)).unwrap(), 0.0, "other moments begin with zeros");
+        assert_eq!(kept(&flat, 0..64), [(8..16, 0), (32..48, 8)]);
+        assert_eq!(kept(&flat, 10..33), [(10..16, 2), (32..33, 8)]);
+        assert_eq!(kept(&flat, 40..44), [(40..44, 16)]);
+        assert_eq!(kept(&flat, 16..32), []);
     }
 
     #[test]

@@ -20,6 +20,17 @@ const NORM_EPSILON: f64 = 1e-6;
 /// Nothing is changed if the gradients are not finite.
 pub(super) fn update(flat: &mut Flat, train: &TrainSpec, step: Step, total: u64) -> Result<Update, ExitCause> {
     let norm = f64::try_from(flat.gradients.norm()).map_err(failed)?;
+    update_with(flat, norm, train, step, total)
+}
+
+/// The same where the norm of all gradients is known; only parameters whose moments are here are touched.
+pub(super) fn update_with(
+    flat: &mut Flat,
+    norm: f64,
+    train: &TrainSpec,
+    step: Step,
+    total: u64,
+) -> Result<Update, ExitCause> {
     if !norm.is_finite() {
         return Err(invalid(format!(
             "training diverged: the gradient of step {step} has a norm of {norm}; hint: lower train.learning_rate, or use \
@@ -38,13 +49,19 @@ pub(super) fn update(flat: &mut Flat, train: &TrainSpec, step: Step, total: u64)
     let count = Tensor::from(step.0 as f32).to_device(flat.parameters.device());
     for super::flat::Group { range, decays, added } in &flat.groups {
         let own = train.adapter_learning_rate.filter(|_| *added);
-        let part = |tensor: &Tensor| [tensor.narrow(0, range.start as i64, range.len() as i64)];
+        let parts: Vec<_> = flat.kept(range.clone()).collect();
+        let of_all = |tensor: &Tensor| -> Vec<Tensor> {
+            parts.iter().map(|(part, _)| tensor.narrow(0, part.start as i64, part.len() as i64)).collect()
+        };
+        let of_own = |tensor: &Tensor| -> Vec<Tensor> {
+            parts.iter().map(|(part, at)| tensor.narrow(0, *at as i64, part.len() as i64)).collect()
+        };
         let group = Group {
-            parameters: &part(&flat.parameters),
-            gradients: &part(&flat.gradients),
-            averages: &part(&flat.averages),
-            squares: &part(&flat.squares),
-            steps: &[count.shallow_clone()],
+            parameters: &of_all(&flat.parameters),
+            gradients: &of_all(&flat.gradients),
+            averages: &of_own(&flat.averages),
+            squares: &of_own(&flat.squares),
+            steps: &parts.iter().map(|_| count.shallow_clone()).collect::<Vec<_>>(),
         };
         let settings = Settings {
             learning_rate: own.unwrap_or(train.learning_rate) * factor,

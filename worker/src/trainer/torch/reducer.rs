@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tch::{Device, Kind, Tensor};
-use unimse_collectives::{Buffer, Collective, DType, DeviceBuffer};
+use unimse_collectives::{Buffer, Collective, DType, DeviceBuffer, segment};
 use unimse_core::job::ExitCause;
 use unimse_core::spec::Precision;
 use unimse_torch_ext::{hook, view};
@@ -30,6 +30,8 @@ pub(super) struct Reducer {
     buckets: Vec<Range<usize>>,
     progress: Arc<Progress>,
     wire: Wire,
+    /// A rank gets the sums of its segment of each bucket only.
+    scatters: bool,
     /// Kept for its effect: it takes the hooks off when the reducer goes.
     _hooks: hook::Hooks,
 }
@@ -77,7 +79,7 @@ impl Reducer {
         Self::with_buckets_of(flat, BUCKET, wire)
     }
 
-    fn with_buckets_of(flat: &Flat, full: usize, wire: Wire) -> Result<Self, ExitCause> {
+    pub(super) fn with_buckets_of(flat: &Flat, full: usize, wire: Wire) -> Result<Self, ExitCause> {
         let total = flat.gradients.numel();
         let mut starts = vec![0];
         let mut bucket_of = Vec::with_capacity(flat.entries.len());
@@ -97,7 +99,27 @@ impl Reducer {
         let progress = Arc::new(Progress { bucket_of, sizes, missing, complete: Mutex::default() });
         let seen = Arc::clone(&progress);
         let hooks = hook::Hooks::install(&flat.leaves, move |parameter| seen.finished(parameter)).map_err(failed)?;
-        Ok(Self { gradients: flat.gradients.shallow_clone(), buckets, progress, wire, _hooks: hooks })
+        Ok(Self { gradients: flat.gradients.shallow_clone(), buckets, progress, wire, scatters: false, _hooks: hooks })
+    }
+
+    /// Gives each rank the sums of its segments only, which is what [`zero`](super::zero) needs.
+    pub(super) fn scattering(self) -> Self {
+        Self { scatters: true, ..self }
+    }
+
+    /// Where the buckets lie in the flat tensors.
+    pub(super) fn ranges(&self) -> &[Range<usize>] {
+        &self.buckets
+    }
+
+    /// Gives all ranks the segments of each: the second half of what scattering began.
+    pub(super) fn gather(&self, flat: &Tensor, group: &mut dyn Collective) -> Result<(), Halt> {
+        let _span = spans::span("all-gather");
+        for range in &self.buckets {
+            let mut part = flat.narrow(0, range.start as i64, range.len() as i64);
+            gather(group, &mut part)?;
+        }
+        self.finish(group)
     }
 
     /// The number of buckets.
@@ -115,8 +137,8 @@ impl Reducer {
         let complete = self.progress.watch();
         let views = self.views();
         let summed = std::thread::scope(|scope| {
-            let wire = self.wire;
-            let summing = scope.spawn(move || sum_as_they_come(group, views, &complete, wire));
+            let way = self.way();
+            let summing = scope.spawn(move || sum_as_they_come(group, views, &complete, way));
             backward();
             self.progress.unwatch();
             let computed = Instant::now();
@@ -133,7 +155,11 @@ impl Reducer {
         if group.world_size() == 1 {
             return Ok(());
         }
-        self.views().into_iter().try_for_each(|mut view| sum(group, &mut view, self.wire))
+        self.views().into_iter().try_for_each(|mut view| sum(group, &mut view, self.way()))
+    }
+
+    fn way(&self) -> Way {
+        Way { wire: self.wire, scatters: self.scatters }
     }
 
     /// Bytes that a rank gives to the sums of a step.
@@ -161,7 +187,7 @@ fn sum_as_they_come(
     group: &mut dyn Collective,
     mut views: Vec<Tensor>,
     complete: &Receiver<usize>,
-    wire: Wire,
+    way: Way,
 ) -> Result<(), Halt> {
     let mut ready = BTreeSet::new();
     let mut next = 0;
@@ -169,12 +195,12 @@ fn sum_as_they_come(
         ready.insert(bucket);
         while ready.remove(&next) {
             let _span = spans::span(format!("all-reduce bucket {next}"));
-            sum(group, &mut views[next], wire)?;
+            sum(group, &mut views[next], way)?;
             next += 1;
         }
     }
     let _span = (next < views.len()).then(|| spans::span("all-reduce the rest"));
-    views[next..].iter_mut().try_for_each(|view| sum(group, view, wire))
+    views[next..].iter_mut().try_for_each(|view| sum(group, view, way))
 }
 
 /// How numbers travel between ranks.
@@ -201,13 +227,20 @@ impl Wire {
     }
 }
 
+/// What is done with a bucket.
+#[derive(Clone, Copy, Debug)]
+struct Way {
+    wire: Wire,
+    scatters: bool,
+}
+
 /// Adds up a contiguous f32 tensor over the ranks and waits for it; returns the bytes that this rank gave.
 pub(super) fn add_up(group: &mut dyn Collective, tensor: &mut Tensor, wire: Wire) -> Result<u64, Halt> {
     let _span = spans::span("all-reduce");
     let bytes = tensor.numel() as u64 * wire.bytes();
     // A bucket at a time, so that what is rounded for the way stays small.
     for part in tensor.split(BUCKET as i64, 0) {
-        sum(group, &mut part.shallow_clone(), wire)?;
+        sum(group, &mut part.shallow_clone(), Way { wire, scatters: false })?;
     }
     if tensor.device().is_cuda()
         && let Some(device) = group.device()
@@ -218,11 +251,13 @@ pub(super) fn add_up(group: &mut dyn Collective, tensor: &mut Tensor, wire: Wire
 }
 
 /// Adds up one range over the ranks; on a GPU 32 bits are only enqueued.
-fn sum(group: &mut dyn Collective, view: &mut Tensor, wire: Wire) -> Result<(), Halt> {
+fn sum(group: &mut dyn Collective, view: &mut Tensor, Way { wire, scatters }: Way) -> Result<(), Halt> {
+    let even = view.numel().is_multiple_of(group.world_size() as usize);
     match (view::device_pointer(view), group.device()) {
         (None, _) => {
             let values = view::host_mut(view).map_err(failed)?;
             match wire {
+                Wire::F32 if scatters => group.reduce_scatter(Buffer::F32(values))?,
                 Wire::F32 => group.all_reduce(Buffer::F32(values))?,
                 Wire::Bf16 => group.all_reduce_compressed(values, unimse_collectives::Wire::Bf16)?,
             }
@@ -236,9 +271,29 @@ fn sum(group: &mut dyn Collective, view: &mut Tensor, wire: Wire) -> Result<(), 
             view.copy_(&rounded);
             Ok(())
         }
+        (Some(_), Some(device)) if scatters && even => Ok(device.enqueue_reduce_scatter(device_buffer(view))?),
         (Some(_), Some(device)) => Ok(device.enqueue_all_reduce(device_buffer(view))?),
         (Some(_), None) => Err(Halt::End(failed("the group of ranks cannot add up memory of a GPU"))),
     }
+}
+
+/// Gives all ranks each other's segments of one range.
+fn gather(group: &mut dyn Collective, view: &mut Tensor) -> Result<(), Halt> {
+    let (world, len) = (group.world_size(), view.numel());
+    if view::device_pointer(view).is_none() {
+        return Ok(group.all_gather(Buffer::F32(view::host_mut(view).map_err(failed)?))?);
+    }
+    if len.is_multiple_of(world as usize) {
+        let device = group.device().ok_or_else(|| failed("the group of ranks cannot gather memory of a GPU"))?;
+        return Ok(device.enqueue_all_gather(device_buffer(view))?);
+    }
+    // NCCL wants equal segments; these differ by one number.
+    for rank in 0..world {
+        let own = segment(len, world, rank);
+        let part = view.narrow(0, own.start as i64, own.len() as i64);
+        group.broadcast(rank, Buffer::Device(device_buffer(&part)))?;
+    }
+    Ok(())
 }
 
 /// Names the memory of a contiguous f32 tensor on a GPU, in the order of libtorch's default stream.

@@ -23,7 +23,7 @@ use super::super::{
 use super::description::{config_of, describe, understand};
 use super::feed::Feed;
 use super::material::Material;
-use super::{device, evaluation, optimiser, utilisation};
+use super::{device, evaluation, optimiser, utilisation, zero};
 use crate::protocol::Begin;
 
 use model::Model;
@@ -42,6 +42,10 @@ pub(super) struct TorchReplica {
     model: Model,
     /// The gradients of this step were added up while they were computed.
     reduced: bool,
+    /// The norm of this step's gradients, where this rank has not all of them.
+    norm: Option<f64>,
+    /// Its rank and world, once it has joined some.
+    part: Option<(Rank, u32)>,
     /// Bytes given to sums since somebody asked.
     traffic: u64,
     recording: Option<profile::Recording>,
@@ -79,10 +83,21 @@ pub fn make(begin: &Begin, surroundings: &Surroundings) -> Result<Box<dyn Replic
         feed,
         model,
         reduced: false,
+        norm: None,
+        part: None,
         traffic: 0,
         recording: None,
         peak: utilisation::peak(&begin.slot, train.precision),
     }))
+}
+
+impl TorchReplica {
+    /// Keeps this rank's share of the moments, if they are shared out.
+    fn take_part(&mut self) {
+        if let Some((rank, world)) = self.part {
+            self.model.take_part(rank, world);
+        }
+    }
 }
 
 impl Replica for TorchReplica {
@@ -122,13 +137,20 @@ impl Replica for TorchReplica {
         self.material = Arc::new(self.material.with_words(words));
         self.feed = Feed::new(Arc::clone(&self.material), self.order);
         self.model = Model::new(&self.begin, &config, &self.material, self.device)?;
+        self.take_part();
         Ok(())
+    }
+
+    fn is_whole(&self) -> bool {
+        !self.model.shares_moments()
     }
 
     fn join(&mut self, _generation: Generation, group: Box<dyn Collective>) -> Result<Box<dyn Collective>, Halt> {
         if let Some(powersgd) = &mut self.model.powersgd {
             powersgd.forget();
         }
+        self.part = Some((Rank(group.rank()), group.world_size()));
+        self.take_part();
         match self.device {
             Device::Cuda(index) => Ok(Box::new(nccl::connect(group, index as u32, FORM_WITHIN)?)),
             _ => Ok(group),
@@ -138,6 +160,7 @@ impl Replica for TorchReplica {
     fn initialise(&mut self) -> Result<(), ExitCause> {
         if !self.model.fresh {
             self.model = Model::new(&self.begin, &self.model.unimse.config().clone(), &self.material, self.device)?;
+            self.take_part();
         }
         Ok(())
     }
@@ -253,17 +276,25 @@ impl Replica for TorchReplica {
             self.traffic += reducer.bytes();
         }
         let _span = spans::span("reduce");
+        self.norm = None;
         match exact {
-            Some(exact) => exact.reduce(&mut flat.gradients, group),
-            None if self.reduced => reducer.finish(group),
+            Some(exact) => return exact.reduce(&mut flat.gradients, group),
+            None if self.reduced => reducer.finish(group)?,
             None => {
                 reducer.all(group)?;
-                reducer.finish(group)
+                reducer.finish(group)?;
             }
         }
+        if self.model.shares_moments() {
+            self.norm = Some(zero::norm(&self.model.flat, group)?);
+        }
+        Ok(())
     }
 
     fn synchronise(&mut self, step: Step, total: u64, group: &mut dyn Collective) -> Result<bool, Halt> {
+        if self.model.shares_moments() {
+            self.model.reducer.gather(&self.model.flat.parameters, group)?;
+        }
         let Model { flat, rounds: Some(rounds), .. } = &mut self.model else { return Ok(true) };
         if !self.begin.spec.train.sync.agrees_after(step, total) {
             return Ok(false);
@@ -305,7 +336,11 @@ impl Replica for TorchReplica {
         if let Some(rounds) = rounds {
             rounds.leave(flat);
         }
-        optimiser::update(flat, &self.begin.spec.train, step, total)
+        let train = &self.begin.spec.train;
+        match self.norm {
+            Some(norm) => optimiser::update_with(flat, norm, train, step, total),
+            None => optimiser::update(flat, train, step, total),
+        }
     }
 
     fn evaluate(&mut self, group: &mut dyn Collective) -> Result<BTreeMap<String, f64>, Halt> {
@@ -314,7 +349,7 @@ impl Replica for TorchReplica {
         Ok(metrics.into_iter().map(|(name, value)| (format!("valid/{name}"), value)).collect())
     }
 
-    fn tensors(&self) -> Vec<TensorSpec> {
+    fn tensors(&self) -> Vec<(TensorSpec, Option<Rank>)> {
         self.model.tensors()
     }
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use tch::{Device, Kind, Tensor, nn};
-use unimse_checkpoint::{Dtype, Tensor as StoredTensor, TensorSpec};
+use tch::{Device, Tensor, nn};
+use unimse_checkpoint::{Dtype, TensorSpec};
 use unimse_collectives::{Buffer, Collective};
 use unimse_core::id::Rank;
 use unimse_core::job::ExitCause;
@@ -13,6 +13,7 @@ use unimse_model::{Config, UniMse, weights};
 use unimse_torch_ext::view;
 
 use super::super::super::{Copier, Halt, Read, failed, invalid};
+use super::super::stored;
 use super::super::description::init_folder;
 use super::super::exact::Exact;
 use super::super::flat::{Entry, Flat};
@@ -20,11 +21,13 @@ use super::super::material::Material;
 use super::super::powersgd::PowerSgd;
 use super::super::reducer::{Reducer, Wire, device_buffer};
 use super::super::rounds::Rounds;
+use super::super::zero::{self, Piece};
 use super::super::{published, seeding, tuning};
 use crate::protocol::Begin;
 
 /// What the tensors of a checkpoint are called, for each of the flat tensors of the state.
-const PREFIXES: [&str; 4] = ["", "optimizer.exp_avg.", "optimizer.exp_avg_sq.", OUTER];
+const PREFIXES: [&str; 4] = ["", MOMENTS[0], MOMENTS[1], OUTER];
+const MOMENTS: [&str; 2] = ["optimizer.exp_avg.", "optimizer.exp_avg_sq."];
 /// Where ranks train in rounds.
 const OUTER: &str = "optimizer.outer_momentum.";
 
@@ -45,6 +48,18 @@ pub(super) struct Model {
     pub(super) powersgd: Option<PowerSgd>,
     /// Nothing has changed since it was made from the job's seed.
     pub(super) fresh: bool,
+    /// The moments are shared out over so many ranks.
+    shared_by: Option<u32>,
+}
+
+/// A tensor of a checkpoint.
+enum Place {
+    /// Which of the state's tensors, and the place of the parameter.
+    Whole(usize, usize),
+    /// A rank's part of one.
+    Piece(usize, Piece),
+    /// What does not learn.
+    Frozen(usize),
 }
 
 impl Model {
@@ -62,15 +77,31 @@ impl Model {
         standardise(&buffers, material).map_err(failed)?;
         let (learning, mut frozen) = tuning::split(weights::parameters(&store), begin.spec.model.trainable, config)?;
         frozen.extend(buffers);
-        let flat = Flat::new(learning, device)?;
         let train = &begin.spec.train;
         let sync = &train.sync;
+        let shares = train.zero > 0;
+        let flat = if shares { Flat::without_moments(learning, device) } else { Flat::new(learning, device) }?;
         let reducer = Reducer::new(&flat, Wire::of(sync.precision))?;
+        let reducer = if shares { reducer.scattering() } else { reducer };
         let shards = u64::from(train.global_batch.div_ceil(train.micro_batch));
         let usual = (sync.every, sync.precision, sync.rank) == (1, Precision::Fp32, 0);
         let exact = Exact::of(&flat, reducer.buckets(), shards).filter(|_| usual);
         let (rounds, powersgd) = (Rounds::of(&flat, sync), PowerSgd::of(&flat, sync, train.seed));
-        Ok(Self { unimse, flat, frozen, reducer, exact, rounds, powersgd, fresh: true })
+        let shared_by = shares.then_some(1);
+        Ok(Self { unimse, flat, frozen, reducer, exact, rounds, powersgd, fresh: true, shared_by })
+    }
+
+    /// With ZeRO, keeps the moments of `rank` of `world` from now on; they begin with zeros.
+    pub(super) fn take_part(&mut self, rank: Rank, world: u32) {
+        if let Some(shared_by) = &mut self.shared_by {
+            *shared_by = world;
+            self.flat.keep(zero::own(self.reducer.ranges(), rank.0, world));
+        }
+    }
+
+    /// Whether each rank has moments of its own.
+    pub(super) fn shares_moments(&self) -> bool {
+        self.shared_by.is_some()
     }
 
     /// The share of the parameters that learn.
@@ -79,7 +110,7 @@ impl Model {
         learning / (learning + self.frozen.iter().map(|(_, tensor)| tensor.numel()).sum::<usize>() as f64)
     }
 
-    /// The flat tensors that make the state, in the order of their prefixes.
+    /// The tensors that make the state, in the order of their prefixes.
     fn state(&self) -> Vec<&Tensor> {
         let Flat { parameters, averages, squares, .. } = &self.flat;
         [parameters, averages, squares].into_iter().chain(self.rounds.as_ref().map(|rounds| &rounds.momentum)).collect()
@@ -101,20 +132,24 @@ impl Model {
         self.replaced();
         let Self { flat, frozen, .. } = &*self;
         for (prefix, state) in PREFIXES.iter().zip(self.state()) {
+            if MOMENTS.contains(prefix) {
+                zero::fill(flat, prefix, state, read(&|name| zero::wants(flat, prefix, name))?)?;
+                continue;
+            }
             let named = |entry: &Entry| (format!("{prefix}{}", entry.name), entry.view(state));
             let mut wanted: BTreeMap<String, Tensor> = flat.entries.iter().map(named).collect();
             if prefix.is_empty() {
                 wanted.extend(frozen.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())));
             }
-            let mut stored = read(&|name| wanted.contains_key(name))?;
+            let mut found = read(&|name| wanted.contains_key(name))?;
             for (name, mut own) in wanted {
-                if *prefix == OUTER && !stored.contains_key(&name) {
+                if *prefix == OUTER && !found.contains_key(&name) {
                     // The job that wrote it did not train in rounds.
                     let _ = own.f_zero_().map_err(failed)?;
                     continue;
                 }
-                let tensor = stored.remove(&name).ok_or_else(|| missing(&name))?;
-                let tensor = expect(&name, &tensor, &own.size())?;
+                let tensor = found.remove(&name).ok_or_else(|| stored::missing(&name))?;
+                let tensor = stored::tensor(&name, &tensor, &own.size())?;
                 tch::no_grad(|| own.f_copy_(&tensor)).map_err(failed)?;
             }
         }
@@ -124,7 +159,9 @@ impl Model {
     /// Takes the state from the memory of a peer, or gives it.
     pub(super) fn receive(&mut self, root: Rank, group: &mut dyn Collective) -> Result<(), Halt> {
         self.replaced();
-        let state = self.state().into_iter().chain(self.frozen.iter().map(|(_, tensor)| tensor));
+        // Shared moments are those of the receiver: there is nothing to receive but zeros.
+        let state = if self.shares_moments() { vec![&self.flat.parameters] } else { self.state() };
+        let state = state.into_iter().chain(self.frozen.iter().map(|(_, tensor)| tensor));
         for mut tensor in state.map(Tensor::shallow_clone) {
             if tensor.device().is_cuda() {
                 group.broadcast(root.0, Buffer::Device(device_buffer(&tensor)))?;
@@ -151,28 +188,56 @@ impl Model {
         u64::from_le_bytes(hasher.finalize().as_bytes()[..8].try_into().expect("a hash has 32 bytes"))
     }
 
-    /// Names the tensors of a checkpoint, in the order of their places.
-    pub(super) fn tensors(&self) -> Vec<TensorSpec> {
+    /// What a checkpoint holds; the same on all ranks.
+    fn places(&self) -> Vec<Place> {
+        let Model { flat, frozen, reducer, shared_by, .. } = self;
+        let whole = |state: usize| (0..flat.entries.len()).map(move |entry| Place::Whole(state, entry));
+        let mut places: Vec<Place> = whole(0).collect();
+        for state in 1..self.state().len() {
+            match shared_by {
+                Some(world) => {
+                    let pieces = Piece::all(&flat.entries, reducer.ranges(), *world);
+                    places.extend(pieces.into_iter().map(|piece| Place::Piece(state, piece)));
+                }
+                None => places.extend(whole(state)),
+            }
+        }
+        places.extend((0..frozen.len()).map(Place::Frozen));
+        places
+    }
+
+    /// Names the tensors of a checkpoint, and who must write them if it cannot be just anybody.
+    pub(super) fn tensors(&self) -> Vec<(TensorSpec, Option<Rank>)> {
         let spec = |name: String, shape: &[i64]| TensorSpec {
             name,
             dtype: Dtype::F32,
             shape: shape.iter().map(|&size| size as usize).collect(),
         };
-        let Model { flat, frozen, .. } = self;
-        let learning = PREFIXES.iter().take(self.state().len()).flat_map(|prefix| {
-            flat.entries.iter().map(move |entry| spec(format!("{prefix}{}", entry.name), &entry.shape))
-        });
-        learning.chain(frozen.iter().map(|(name, tensor)| spec(name.clone(), &tensor.size()))).collect()
+        let entries = &self.flat.entries;
+        let named = |place: &Place| match place {
+            Place::Whole(state, entry) => {
+                (spec(format!("{}{}", PREFIXES[*state], entries[*entry].name), &entries[*entry].shape), None)
+            }
+            Place::Piece(state, piece) => (piece.spec(PREFIXES[*state], entries), Some(piece.owner)),
+            Place::Frozen(place) => {
+                let (name, tensor) = &self.frozen[*place];
+                (spec(name.clone(), &tensor.size()), None)
+            }
+        };
+        self.places().iter().map(named).collect()
     }
 
     /// What copies some of these tensors, on any thread.
     pub(super) fn copier(&self, places: &[usize]) -> Copier {
         let Model { flat, frozen, .. } = self;
-        let state = self.state();
-        let count = flat.entries.len();
-        let tensor = |&place: &usize| match state.get(place / count) {
-            Some(state) => flat.entries[place % count].view(state),
-            None => frozen[place - state.len() * count].1.detach(),
+        let (state, all) = (self.state(), self.places());
+        let tensor = |&place: &usize| match &all[place] {
+            Place::Whole(whole, entry) => flat.entries[*entry].view(state[*whole]),
+            Place::Piece(whole, piece) => {
+                let (own, at) = flat.kept(piece.range.clone()).next().expect("a rank writes its own pieces");
+                state[*whole].narrow(0, at as i64, own.len() as i64)
+            }
+            Place::Frozen(place) => frozen[*place].1.detach(),
         };
         let tensors: Vec<Tensor> = places.iter().map(tensor).collect();
         let copy = |tensor: &Tensor| {
@@ -194,22 +259,4 @@ fn standardise(buffers: &[(String, Tensor)], material: &Material) -> Result<(), 
         }
     }
     Ok(())
-}
-
-fn expect(name: &str, tensor: &StoredTensor, shape: &[i64]) -> Result<Tensor, ExitCause> {
-    let found: Vec<i64> = tensor.shape.iter().map(|&size| size as i64).collect();
-    if tensor.dtype != Dtype::F32 || found != shape {
-        return Err(invalid(format!(
-            "tensor `{name}` of the checkpoint is {:?} {found:?}, the model needs F32 {shape:?}; hint: resume with the \
-             `model` section that the checkpoint was made with",
-            tensor.dtype
-        )));
-    }
-    Tensor::f_from_data_size(&tensor.data, shape, Kind::Float).map_err(failed)
-}
-
-fn missing(name: &str) -> ExitCause {
-    invalid(format!(
-        "the checkpoint has no tensor `{name}`; hint: resume with the `model.trainable` and `model.lora` that it was made with"
-    ))
 }
