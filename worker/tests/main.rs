@@ -4,6 +4,8 @@
 mod agent;
 mod harness;
 #[cfg(feature = "torch")]
+mod sharing;
+#[cfg(feature = "torch")]
 mod syncing;
 mod trainers;
 #[cfg(feature = "torch")]

@@ -12,7 +12,7 @@ use crate::harness::gang::Gang;
 use crate::harness::wait;
 use crate::training::{close, run, stores, training};
 
-fn with(folder: &Path, steps: u64, sets: &[&str]) -> Arc<JobSpec> {
+pub(crate) fn with(folder: &Path, steps: u64, sets: &[&str]) -> Arc<JobSpec> {
     let data = (0..100).map(|number| folder.join(format!("data-{number}"))).find(|data| !data.exists());
     let stores = stores(&data.expect("a test makes a few of them"), 60);
     let sets: Vec<String> = sets.iter().map(|set| (*set).to_owned()).collect();

@@ -9,7 +9,7 @@ use super::*;
 use crate::checkpoint::{CheckpointRef, CheckpointState};
 use crate::id::{Generation, Rank, Step as TrainStep};
 use crate::job::{ExitCause, Phase, Readiness};
-use crate::spec::{JobSpec, parse_job};
+use crate::spec::{JobSpec, apply_sets, parse_job};
 use crate::worker::{Slot, WorkerInfo};
 
 /// A machine, a clock, and the orders of the last step.
@@ -207,6 +207,22 @@ fn a_lost_worker_shrinks_the_job_to_what_is_left_and_costs_no_budget() {
     assert_eq!(world.seats(job).len(), 1, "not before it has run for a while");
     world.pass(GROW_AFTER);
     assert_eq!(world.seats(job), [(b, 0), (c, 0)]);
+}
+
+#[test]
+fn a_job_whose_moments_are_shared_out_shrinks_when_it_must_but_does_not_grow() {
+    let mut world = World::new();
+    let (a, b) = (world.worker("a", 1), world.worker("b", 1));
+    let job = world.submit(Arc::new(apply_sets(&spec(2, 1, ""), &["train.zero=1".to_owned()]).expect("valid")));
+    world.form(job, &[None, None]);
+    world.commit(job, 10, None);
+    world.step(Event::WorkerLost { worker: a, reason: "silence".to_owned() }).expect("noted");
+    assert_eq!(world.seats(job), [(b, 0)]);
+    let form = world.form(job, &[None]);
+    assert_eq!((form.source, form.resume.map(|at| at.step)), (None, Some(TrainStep(10))));
+    world.worker("c", 1);
+    world.pass(GROW_AFTER);
+    assert_eq!(world.seats(job), [(b, 0)], "the steps since the checkpoint would be lost");
 }
 
 #[test]

@@ -45,7 +45,9 @@ pub(super) fn ran(arguments: &[String]) -> bool {
         Some("slow") => ranks("slow-rank", &arguments[1..5], 2),
         Some("slow-rank") => {
             let options = Options { sync: sync(&arguments[2]), ..options(0, 1) };
-            tell(step_bench::run_lengths(folder(), options, number(3) as usize, met(number(5), Some(number(4)))));
+            let (rank, group) = (number(5), met(number(5), Some(number(4))));
+            let (group, part) = if arguments[2] == "alone" { (alone(), Some((rank, 2))) } else { (group, None) };
+            tell(step_bench::run_lengths(folder(), Options { part, ..options }, number(3) as usize, group));
         }
         _ => return false,
     }
@@ -96,11 +98,15 @@ fn line(input: &mut impl BufRead) -> String {
 fn sync(way: &str) -> SyncSpec {
     let usual = SyncSpec::default();
     match way {
-        "plain" => usual,
+        "alone" | "plain" => usual,
         "bf16" => SyncSpec { precision: Precision::Bf16, ..usual },
         "rounds" => SyncSpec { every: 50, precision: Precision::Bf16, ..usual },
         "factors" => SyncSpec { rank: 4, warmup: 10, ..usual },
-        way => panic!("there is no way `{way}`"),
+        way => match way.split_once('-').and_then(|(name, value)| Some((name, value.parse::<u32>().ok()?))) {
+            Some(("rounds", every)) => SyncSpec { every: u64::from(every), precision: Precision::Bf16, ..usual },
+            Some(("factors", rank)) => SyncSpec { rank, warmup: 10, ..usual },
+            _ => panic!("there is no way `{way}`"),
+        },
     }
 }
 

@@ -41,6 +41,8 @@ pub struct Options {
     pub bf16: bool,
     /// How the ranks agree.
     pub sync: SyncSpec,
+    /// Take the samples of this rank of so many, though the group has none but this one.
+    pub part: Option<(u32, u32)>,
 }
 
 /// What was found.
@@ -110,7 +112,8 @@ pub fn run_lengths(
     group: Box<dyn Collective>,
 ) -> Result<Outcome, String> {
     let mut engine = Engine::new(folder, options, group)?;
-    let (rank, world) = (engine.group.rank() as usize, engine.group.world_size() as usize);
+    let (rank, world) = options.part.unwrap_or((engine.group.rank(), engine.group.world_size()));
+    let (rank, world) = (rank as usize, world as usize);
     for samples in batches::steps(folder)? {
         let began = Instant::now();
         let (shards, counts) = batches::shards(samples, micro);
