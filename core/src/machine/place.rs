@@ -119,7 +119,9 @@ fn claim(job: &Job, now: Timestamp) -> Option<Claim> {
                 stopping: matches!(job.phase, Phase::Stopping { .. }),
                 cost: now.since(unsaved_since),
                 // Where moments are shared out, a new generation goes back to the last checkpoint.
-                may_grow: running && job.spec.train.zero == 0 && gang.formed.is_some_and(|formed| now.since(formed) >= GROW_AFTER),
+                may_grow: running
+                    && job.spec.train.zero == 0
+                    && gang.formed.is_some_and(|formed| now.since(formed) >= GROW_AFTER),
                 ..base
             })
         }

@@ -5,6 +5,8 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
+use super::ours;
+
 /// Times that ours and theirs run in turn.
 const ROUNDS: usize = 3;
 
@@ -162,22 +164,40 @@ fn saving(python: &std::ffi::OsStr, peers: &Path) {
     let _ = std::fs::remove_dir_all(folder);
 }
 
-/// Two ranks that may send 100 Mbit/s each: how much of the time they compute, and what they learn meanwhile.
+/// Two ranks that may send 100 Mbit/s each, beside the same two on a link without a limit, and each on its own: how fast they are, and
+/// what they learn meanwhile.
 fn slow(python: &std::ffi::OsStr, peers: &Path, data: &Path) {
     let folder = std::env::temp_dir().join(format!("unimse-bench-{}-slow", std::process::id()));
-    let shape = ["1", "200", "64", "--past", "0", "--future", "0"];
+    let shape = ["1", "200", "64"];
     run(Command::new(python).arg(peers.join("lengths.py")).arg("prepare").arg(&folder).arg(data).args(shape));
     let own = std::env::current_exe().expect("this program has a path");
+    let of = |way: &str, megabits: &str| run(Command::new(&own).arg("slow").arg(&folder).args([way, "16", megabits]));
+    // The steps that factors are warmed up in are left out everywhere: they are a tenth of these 200, but not of a job.
+    let seconds = |found: &Value| {
+        let all: Vec<f64> = found["seconds"].as_array().into_iter().flatten().filter_map(Value::as_f64).collect();
+        all.iter().skip(ours::FACTORS_FROM as usize).sum::<f64>() / (all.len() as f64 - f64::from(ours::FACTORS_FROM))
+    };
+    let unlimited = seconds(&of("plain", "100000"));
+    let alone = seconds(&of("alone", "100000"));
+    println!(
+        "{}",
+        json!({"name": "no limit: step of two ranks", "value": unlimited * 1e3, "unit": "ms", "better": "lower"})
+    );
+    println!(
+        "{}",
+        json!({"name": "no other rank: step on half of the batch", "value": alone * 1e3, "unit": "ms", "better": "lower"})
+    );
     for way in ["plain", "bf16", "rounds", "factors"] {
-        let found = run(Command::new(&own).arg("slow").arg(&folder).args([way, "16", "100"]));
+        let found = of(way, "100");
         let number = |name: &str| found[name].as_f64().unwrap_or(f64::NAN);
         let losses: Vec<f64> = found["losses"].as_array().into_iter().flatten().filter_map(Value::as_f64).collect();
         let around = |step: usize| {
             let near: Vec<f64> = losses.iter().skip(step.saturating_sub(10)).take(10).copied().collect();
             near.iter().sum::<f64>() / near.len() as f64
         };
-        let mut share = json!({"name": format!("100 Mbit/s, {way}: share of time that computes"), "value": number("hidden") * 100.0,
-            "unit": "%", "better": "higher"});
+        let own = seconds(&found);
+        let mut share = json!({"name": format!("100 Mbit/s, {way}: throughput against no limit"), "value": unlimited / own * 100.0,
+            "unit": "%", "better": "higher", "ours": own * 1e3, "peer": unlimited * 1e3, "of": "ms"});
         if ["rounds", "factors"].contains(&way) {
             share["budget"] = json!(90.0);
         }

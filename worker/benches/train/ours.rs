@@ -15,6 +15,8 @@ use unimse_worker::trainer::torch::step_bench::{self, Options};
 
 /// Steps that are not timed.
 const WARM: u64 = 3;
+/// Steps before factors replace gradients.
+pub(super) const FACTORS_FROM: u32 = 20;
 
 /// Runs one of the commands above, if it is one.
 pub(super) fn ran(arguments: &[String]) -> bool {
@@ -101,10 +103,12 @@ fn sync(way: &str) -> SyncSpec {
         "alone" | "plain" => usual,
         "bf16" => SyncSpec { precision: Precision::Bf16, ..usual },
         "rounds" => SyncSpec { every: 50, precision: Precision::Bf16, ..usual },
-        "factors" => SyncSpec { rank: 4, warmup: 10, ..usual },
+        "factors" => SyncSpec { rank: 2, warmup: u64::from(FACTORS_FROM), precision: Precision::Bf16, ..usual },
         way => match way.split_once('-').and_then(|(name, value)| Some((name, value.parse::<u32>().ok()?))) {
             Some(("rounds", every)) => SyncSpec { every: u64::from(every), precision: Precision::Bf16, ..usual },
-            Some(("factors", rank)) => SyncSpec { rank, warmup: 10, ..usual },
+            Some(("factors", rank)) => {
+                SyncSpec { rank, warmup: u64::from(FACTORS_FROM), precision: Precision::Bf16, ..usual }
+            }
             _ => panic!("there is no way `{way}`"),
         },
     }

@@ -102,10 +102,7 @@ mod tests {
                 "train: {sync: {every: 4, rank: 2}}",
                 "E0110 4:32 `train.sync.every` and `train.sync.rank` exclude each other",
             ),
-            (
-                "train: {zero: 1, sync: {rank: 2}}",
-                "E0110 4:15 `train.zero` and `train.sync.rank` exclude each other",
-            ),
+            ("train: {zero: 1, sync: {rank: 2}}", "E0110 4:15 `train.zero` and `train.sync.rank` exclude each other"),
             (
                 "train: {global_batch: 32, micro_batch: 16, sync: {every: 4}}\nresources: {slots: 3}",
                 "E0110 4:58 `train.sync.every` 4 needs work for each of 3 slots at every step, not 2 micro-batches",

@@ -1,7 +1,8 @@
 //! PowerSGD: gradient matrices travel as two thin factors, and what those miss is added to the next step's gradient.
 //!
 //! Vogels et al., NeurIPS 2019, algorithms 1 and 2, with one step of power iteration from the last step's factor. A rank keeps what its
-//! own matrix lost; as its sum over the ranks is what the sum of gradients lost, nothing is forgotten. At a step that will be saved
+//! own matrix lost; as its sum over the ranks is what the sum of gradients lost, nothing is forgotten but what `precision: bf16` rounds
+//! on the way. At a step that will be saved
 //! gradients and leftovers are added up as they are, so a checkpoint needs neither leftovers nor factors, and
 //! resuming from it gives the same numbers as going on.
 
@@ -19,6 +20,7 @@ use super::seeding::seeded;
 #[derive(Debug)]
 pub(super) struct PowerSgd {
     rank: i64,
+    wire: Wire,
     /// The last step that sends gradients as they are.
     warmup: Step,
     seed: u64,
@@ -57,7 +59,7 @@ impl PowerSgd {
             }
         }
         let leftover = flat.gradients.zeros_like();
-        Some(Self { rank, warmup: Step(sync.warmup), seed, matrices, others, leftover })
+        Some(Self { rank, wire: Wire::of(sync.precision), warmup: Step(sync.warmup), seed, matrices, others, leftover })
     }
 
     /// Replaces the gradients by the sum over the ranks, or what the factors give of it; returns the bytes that this rank gave to
@@ -75,11 +77,9 @@ impl PowerSgd {
         *gradients += &self.leftover;
         if exactly || step <= self.warmup {
             self.forget();
-            reducer::add_up(group, gradients, Wire::F32)?;
-            return Ok(4 * gradients.numel() as u64);
+            return reducer::add_up(group, gradients, self.wire);
         }
-        let numbers = tch::no_grad(|| self.factored(gradients, step, group))?;
-        Ok(4 * numbers as u64)
+        tch::no_grad(|| self.factored(gradients, step, group))
     }
 
     /// Forgets factors and leftovers: the group is a new one, or everything was just sent.
@@ -90,8 +90,8 @@ impl PowerSgd {
         }
     }
 
-    fn factored(&mut self, gradients: &mut Tensor, step: Step, group: &mut dyn Collective) -> Result<usize, Halt> {
-        let (rank, seed, device) = (self.rank, self.seed, gradients.device());
+    fn factored(&mut self, gradients: &mut Tensor, step: Step, group: &mut dyn Collective) -> Result<u64, Halt> {
+        let (rank, seed, wire, device) = (self.rank, self.seed, self.wire, gradients.device());
         // P = M Q for each matrix, and what is not factored beside them.
         let mut parts = Vec::with_capacity(self.matrices.len() + self.others.len());
         for (place, matrix) in self.matrices.iter_mut().enumerate() {
@@ -100,7 +100,7 @@ impl PowerSgd {
             parts.push(own.matmul(factor));
         }
         parts.extend(self.others.iter().map(|entry| entry.view(gradients)));
-        let first = together(group, &mut parts)?;
+        let first = together(group, &mut parts, wire)?;
         for (entry, summed) in self.others.iter().zip(&parts[self.matrices.len()..]) {
             entry.view(gradients).copy_(summed);
         }
@@ -117,7 +117,7 @@ impl PowerSgd {
         for entry in &self.others {
             let _ = entry.view(&self.leftover).zero_();
         }
-        let second = together(group, &mut factors)?;
+        let second = together(group, &mut factors, wire)?;
         for ((matrix, basis), factor) in self.matrices.iter_mut().zip(&bases).zip(factors) {
             matrix.of(gradients).copy_(&basis.matmul(&factor.transpose(0, 1)));
             matrix.factor = Some(factor);
@@ -146,18 +146,18 @@ fn orthonormal(p: &Tensor) -> Tensor {
     Tensor::linalg_qr(p, "reduced").0
 }
 
-/// Adds up several tensors over the ranks in one call, in place; returns how many numbers there were.
-fn together(group: &mut dyn Collective, tensors: &mut [Tensor]) -> Result<usize, Halt> {
+/// Adds up several tensors over the ranks in one call, in place; returns the bytes that this rank gave.
+fn together(group: &mut dyn Collective, tensors: &mut [Tensor], wire: Wire) -> Result<u64, Halt> {
     let lines: Vec<Tensor> = tensors.iter().map(|tensor| tensor.reshape(-1)).collect();
     let mut joined = Tensor::f_cat(&lines, 0).map_err(failed)?;
-    reducer::add_up(group, &mut joined, Wire::F32)?;
+    let sent = reducer::add_up(group, &mut joined, wire)?;
     let mut start = 0;
     for tensor in tensors {
         let len = tensor.numel() as i64;
         *tensor = joined.narrow(0, start, len).view(tensor.size().as_slice());
         start += len;
     }
-    Ok(joined.numel())
+    Ok(sent)
 }
 
 #[cfg(test)]

@@ -115,7 +115,10 @@ pub(super) fn fill(
         let size = part.as_ref().map_or_else(|| entry.shape.clone(), |part| vec![part.len() as i64]);
         let part = part.unwrap_or(0..entry.len);
         if part.end > entry.len {
-            return Err(invalid(format!("tensor `{name}` of the checkpoint goes beyond the {} numbers it has", entry.len)));
+            return Err(invalid(format!(
+                "tensor `{name}` of the checkpoint goes beyond the {} numbers it has",
+                entry.len
+            )));
         }
         let values = stored::tensor(&name, &tensor, &size)?.view(-1);
         let from = entry.start + part.start;

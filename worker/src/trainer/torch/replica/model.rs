@@ -13,7 +13,6 @@ use unimse_model::{Config, UniMse, weights};
 use unimse_torch_ext::view;
 
 use super::super::super::{Copier, Halt, Read, failed, invalid};
-use super::super::stored;
 use super::super::description::init_folder;
 use super::super::exact::Exact;
 use super::super::flat::{Entry, Flat};
@@ -21,6 +20,7 @@ use super::super::material::Material;
 use super::super::powersgd::PowerSgd;
 use super::super::reducer::{Reducer, Wire, device_buffer};
 use super::super::rounds::Rounds;
+use super::super::stored;
 use super::super::zero::{self, Piece};
 use super::super::{published, seeding, tuning};
 use crate::protocol::Begin;

@@ -23,7 +23,8 @@ struct Model {
 fn model() -> Model {
     let store = nn::VarStore::new(Device::Cpu);
     let path = store.root();
-    let layer = |(place, sizes): (usize, &[i64])| nn::linear(&path / place, sizes[0], sizes[1], nn::LinearConfig::default());
+    let layer =
+        |(place, sizes): (usize, &[i64])| nn::linear(&path / place, sizes[0], sizes[1], nn::LinearConfig::default());
     let layers: Vec<nn::Linear> = WIDTHS.windows(2).enumerate().map(layer).collect();
     let parameters = unimse_model::weights::parameters(&store);
     for (place, (_, tensor)) in parameters.iter().enumerate() {
