@@ -4,8 +4,8 @@ mod batch;
 
 pub use batch::{Batch, Inputs, Output};
 
-use tch::{Kind, Reduction, Tensor, nn};
-use unimse_torch_ext::{accumulate, sublayer};
+use tch::{Kind, Tensor, nn};
+use unimse_torch_ext::{accumulate, fused, sublayer};
 
 use crate::Error;
 use crate::config::Config;
@@ -186,13 +186,8 @@ impl UniMse {
         let scores = self.logits(&decoded.states);
 
         let size = batch.targets.size();
-        let losses = scores.view([-1, self.config.t5.vocab_size]).to_kind(Kind::Float).cross_entropy_loss::<Tensor>(
-            &targets,
-            None,
-            Reduction::None,
-            IGNORED_TARGET,
-            0.0,
-        );
+        let flat = scores.view([-1, self.config.t5.vocab_size]).to_kind(Kind::Float);
+        let losses = fused::cross_entropy(&flat, &targets, IGNORED_TARGET);
         let packing = both.map(|(_, packing)| packing);
         let nll = match &packing {
             Some(packing) => packing.sum(&losses),

@@ -53,6 +53,22 @@ inline float exp_below_zero(float x) {
   return p * two;
 }
 
+constexpr int64_t kTogether = 16;
+
+inline void adam_together(float* parameters, float* gradients, float* averages, float* squares, const Adam& settings) {
+  const auto [shrink, beta1, beta2, step, root, epsilon, divisor] = settings;
+#pragma omp simd
+  for (int64_t i = 0; i < kTogether; ++i) {
+    const float gradient = gradients[i] / divisor;
+    const float average = averages[i] + (1.0f - beta1) * (gradient - averages[i]);
+    const float square = squares[i] * beta2 + (1.0f - beta2) * gradient * gradient;
+    parameters[i] = parameters[i] * shrink - step * average / (std::sqrt(square) / root + epsilon);
+    averages[i] = average;
+    squares[i] = square;
+    gradients[i] = 0.0f;
+  }
+}
+
 }  // namespace
 
 EVERY_CPU void norm(const float* x, const float* weight, float* out, float* inverse, int64_t count, int64_t width, float epsilon) {
@@ -159,6 +175,50 @@ EVERY_CPU void add(float* sum, int64_t stride, const float* x, int64_t count, in
 #pragma omp simd
     for (int64_t i = 0; i < width; ++i) sum[i] += x[i];
   }
+}
+
+EVERY_CPU void cross_entropy(const float* logits, const int64_t* targets, float* losses, float* scale, int64_t count, int64_t width,
+                             int64_t ignored) {
+  for (int64_t row = 0; row < count; ++row, logits += width) {
+    if (targets[row] == ignored) {
+      losses[row] = scale[row] = 0.0f;
+      continue;
+    }
+    float most = -std::numeric_limits<float>::infinity(), sum = 0;
+#pragma omp simd reduction(max : most)
+    for (int64_t i = 0; i < width; ++i) most = logits[i] > most ? logits[i] : most;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < width; ++i) sum += exp_below_zero(logits[i] - most);
+    scale[row] = most + std::log(sum);
+    losses[row] = scale[row] - logits[targets[row]];
+  }
+}
+
+EVERY_CPU void cross_entropy_backward(const float* logits, const int64_t* targets, const float* scale, const float* gradient, float* to,
+                                      int64_t count, int64_t width, int64_t ignored) {
+  for (int64_t row = 0; row < count; ++row, logits += width, to += width) {
+    if (targets[row] == ignored) {
+      std::memset(to, 0, sizeof(float) * static_cast<size_t>(width));
+      continue;
+    }
+    const float factor = gradient[row], lower = scale[row];
+#pragma omp simd
+    for (int64_t i = 0; i < width; ++i) to[i] = factor * exp_below_zero(logits[i] - lower);
+    to[targets[row]] -= factor;
+  }
+}
+
+EVERY_CPU void adam(float* parameters, float* gradients, float* averages, float* squares, int64_t count, const Adam& settings) {
+  int64_t i = 0;
+  for (; i + kTogether <= count; i += kTogether) adam_together(parameters + i, gradients + i, averages + i, squares + i, settings);
+  const int64_t rest = count - i;
+  if (rest == 0) return;
+  // The end goes through the same instructions, so that it does not matter how the numbers are cut into calls.
+  float some[4][kTogether] = {};
+  float* whole[] = {parameters + i, gradients + i, averages + i, squares + i};
+  for (int part = 0; part < 4; ++part) std::copy_n(whole[part], rest, some[part]);
+  adam_together(some[0], some[1], some[2], some[3], settings);
+  for (int part = 0; part < 4; ++part) std::copy_n(some[part], rest, whole[part]);
 }
 
 }  // namespace rows

@@ -37,4 +37,23 @@ void softmax_backward(float* gradient, const float* p, int64_t count, int64_t wi
 // sum += x, for `count` rows of x in rows of sum that are `stride` numbers apart.
 void add(float* sum, int64_t stride, const float* x, int64_t count, int64_t width);
 
+// For each row the cross-entropy of its target, 0 where that is `ignored`; `scale` keeps the logarithm of the sum of exponentials.
+void cross_entropy(const float* logits, const int64_t* targets, float* losses, float* scale, int64_t count, int64_t width,
+                   int64_t ignored);
+
+// to = gradient * (softmax(logits) - one at the target) for each row.
+void cross_entropy_backward(const float* logits, const int64_t* targets, const float* scale, const float* gradient, float* to,
+                            int64_t count, int64_t width, int64_t ignored);
+
+struct Adam {
+  float shrink;    // 1 - learning rate * weight decay.
+  float beta1, beta2;
+  float step;      // Learning rate over the first moment's correction.
+  float root;      // Root of the second moment's correction.
+  float epsilon, divisor;
+};
+
+// One step of AdamW on numbers that lie beside each other; gradients are divided first, and 0 afterwards.
+void adam(float* parameters, float* gradients, float* averages, float* squares, int64_t count, const Adam& settings);
+
 }  // namespace rows

@@ -82,6 +82,28 @@ unsafe extern "C" {
         p: f64,
         out: *mut RawTensor,
     ) -> *mut c_char;
+    pub(crate) fn ute_cross_entropy(
+        logits: RawTensor,
+        targets: RawTensor,
+        ignored: i64,
+        out: *mut RawTensor,
+    ) -> *mut c_char;
+    pub(crate) fn ute_cross_entropy_fits(logits: RawTensor) -> c_int;
+    pub(crate) fn ute_adamw_consume(
+        parameters: *const RawTensor,
+        gradients: *const RawTensor,
+        averages: *const RawTensor,
+        squares: *const RawTensor,
+        count: usize,
+        step: f64,
+        learning_rate: f64,
+        beta1: f64,
+        beta2: f64,
+        weight_decay: f64,
+        epsilon: f64,
+        divisor: f64,
+        done: *mut c_int,
+    ) -> *mut c_char;
     pub(crate) fn ute_recompute(
         inputs: *const RawTensor,
         count: usize,

@@ -36,6 +36,20 @@ pub fn dropout_add(x: &Tensor, residual: &Tensor, p: f64, train: bool) -> Tensor
     made(|out| unsafe { ffi::ute_dropout_add(raw(x), raw(residual), p, out) })
 }
 
+/// The cross-entropy of `targets [n]` (`Int64`) with the scores `logits [n, classes]`, natural logarithm, for each row; 0 where the
+/// target is `ignored`.
+///
+/// # Panics
+/// As [`dropout`], and when a target is none of the classes.
+pub fn cross_entropy(logits: &Tensor, targets: &Tensor, ignored: i64) -> Tensor {
+    // SAFETY: `logits` is borrowed for the length of the call, which only looks at it.
+    if unsafe { ffi::ute_cross_entropy_fits(raw(logits)) } == 0 {
+        return logits.cross_entropy_loss::<Tensor>(targets, None, tch::Reduction::None, ignored, 0.0);
+    }
+    // SAFETY: both tensors are borrowed for the length of the call.
+    made(|out| unsafe { ffi::ute_cross_entropy(raw(logits), raw(targets), ignored, out) })
+}
+
 /// Scales each row of `x [.., n]` by the inverse root of its mean square and by `weight [n]`; `epsilon` is added to the mean square.
 ///
 /// # Panics

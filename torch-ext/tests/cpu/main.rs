@@ -217,6 +217,78 @@ fn fused_adamw_is_adamw() {
 }
 
 #[test]
+fn a_step_that_consumes_its_gradients_is_the_same_step() {
+    tch::set_num_threads(1);
+    tch::manual_seed(11);
+    let settings = adamw::Settings { learning_rate: 1e-2, beta1: 0.9, beta2: 0.99, epsilon: 1e-8, weight_decay: 0.05 };
+    // Ours and libtorch's, each of parameters, first and second moments.
+    let start = [37, 64].map(|size| Tensor::randn([size], (Kind::Float, Device::Cpu)));
+    let new = || start.iter().map(Tensor::copy).collect::<Vec<_>>();
+    let zeros = || start.iter().map(Tensor::zeros_like).collect::<Vec<_>>();
+    let [ours, theirs] = [(); 2].map(|()| [new(), zeros(), zeros()]);
+    for count in 1..=6_u64 {
+        let gradients = start.iter().map(Tensor::randn_like).collect::<Vec<_>>();
+        let divisor = (count > 3).then_some(1.7);
+        let steps = [(); 2].map(|()| Tensor::from(count as f32));
+        let group = |[parameters, averages, squares]: &[Vec<Tensor>; 3],
+                     gradients: &[Tensor],
+                     apply: &dyn Fn(&adamw::Group<'_>)| {
+            apply(&adamw::Group { parameters, gradients, averages, squares, steps: &steps });
+        };
+        let copies: Vec<Tensor> = gradients.iter().map(Tensor::copy).collect();
+        group(&theirs, &copies, &|group| {
+            let divisor = divisor.map(|divisor| Tensor::from(divisor as f32));
+            adamw::step(group, settings, divisor.as_ref()).expect("shapes agree");
+        });
+        group(&ours, &gradients, &|group| {
+            assert!(adamw::consume(group, settings, count, divisor).expect("shapes agree"));
+        });
+        for gradient in &gradients {
+            assert_eq!(gradient.abs().max().double_value(&[]), 0.0, "it is cleared");
+        }
+        for (found, expected) in ours.iter().flatten().zip(theirs.iter().flatten()) {
+            assert!(found.allclose(expected, 1e-5, 1e-7, false), "step {count}: {found} {expected}");
+        }
+    }
+    let double: Vec<Tensor> = start.iter().map(|tensor| tensor.to_kind(Kind::Double)).collect();
+    let [first, second] = [(); 2].map(|()| [(); 2].map(|()| Tensor::from(1.0)));
+    let group =
+        adamw::Group { parameters: &double, gradients: &double, averages: &double, squares: &double, steps: &first };
+    assert!(!adamw::consume(&group, settings, 1, None).expect("shapes agree"), "64 bits are not for it");
+    let group =
+        adamw::Group { parameters: &double, gradients: &[], averages: &double, squares: &double, steps: &second };
+    assert!(adamw::consume(&group, settings, 1, None).is_err());
+}
+
+#[test]
+fn the_fused_cross_entropy_is_libtorchs_and_so_is_its_gradient() {
+    tch::set_num_threads(1);
+    tch::manual_seed(12);
+    for (rows, classes, scale) in [(5, 7, 1.0), (12, 4096, 3.0), (3, 33, 90.0)] {
+        let logits = (Tensor::randn([rows, classes], (Kind::Float, Device::Cpu)) * scale).set_requires_grad(true);
+        let mut targets: Vec<i64> = (0..rows).map(|row| (row * 31) % classes).collect();
+        targets[1] = -100;
+        let targets = Tensor::from_slice(&targets);
+        let weights = Tensor::rand([rows], (Kind::Float, Device::Cpu));
+        let ours = fused::cross_entropy(&logits, &targets, -100);
+        let theirs = logits.cross_entropy_loss::<Tensor>(&targets, None, tch::Reduction::None, -100, 0.0);
+        assert!(ours.allclose(&theirs, 1e-6, 1e-6, false), "{ours} {theirs}");
+        assert_eq!(ours.double_value(&[1]), 0.0);
+        let [found, expected] =
+            [&ours, &theirs].map(|losses| gradient_of(&logits, &(losses * &weights).sum(Kind::Float)));
+        assert!(found.allclose(&expected, 1e-5, 1e-7, false), "{rows} x {classes}");
+    }
+}
+
+#[test]
+#[should_panic(expected = "is none of 4 classes")]
+fn a_target_that_is_no_class_is_refused() {
+    tch::set_num_threads(1);
+    let logits = Tensor::zeros([2, 4], (Kind::Float, Device::Cpu));
+    let _ = fused::cross_entropy(&logits, &Tensor::from_slice(&[1_i64, 4]), -100);
+}
+
+#[test]
 fn autocast_runs_products_in_bf16_and_leaves_no_trace() {
     let (a, b) = (Tensor::ones([4, 4], (Kind::Float, Device::Cpu)), Tensor::ones([4, 4], (Kind::Float, Device::Cpu)));
     assert_eq!(autocast::bf16(false, || a.matmul(&b).kind()).expect("CPU"), Kind::BFloat16);

@@ -217,9 +217,13 @@ fn slow(python: &std::ffi::OsStr, peers: &Path, data: &Path) {
 
 /// Runs a side as agents run their trainers, and reads its last line.
 fn run(command: &mut Command) -> Value {
-    for (name, value) in
-        [("GLIBC_TUNABLES", "glibc.malloc.mmap_threshold=4194304:glibc.malloc.hugetlb=1"), ("GOMP_SPINCOUNT", "1000")]
-    {
+    for (name, value) in [
+        (
+            "GLIBC_TUNABLES",
+            "glibc.malloc.mmap_threshold=4194304:glibc.malloc.trim_threshold=67108864:glibc.malloc.hugetlb=1",
+        ),
+        ("GOMP_SPINCOUNT", "1000"),
+    ] {
         // The peer's allocator and threads are its own affair.
         if command.get_program() == std::env::current_exe().expect("this program has a path").as_os_str() {
             command.env(name, value);

@@ -63,8 +63,10 @@ const SPINS: &str = "1000";
 /// How glibc's allocator is told what to do with large blocks.
 const ALLOCATOR: &str = "GLIBC_TUNABLES";
 /// From 4 MiB on they go back to the system when they are freed: left to itself it raises that limit to 32 MiB and then keeps what
-/// activations of one length left behind, a fifth of the state of a base model. Huge pages make up for the page faults.
-const LARGE_BLOCKS: &str = "glibc.malloc.mmap_threshold=4194304:glibc.malloc.hugetlb=1";
+/// activations of one length left behind, a fifth of the state of a base model. Huge pages make up for the page faults. Smaller blocks'
+/// memory is kept up to 64 MiB: else every step gives it back and has the system clear it again.
+const LARGE_BLOCKS: &str =
+    "glibc.malloc.mmap_threshold=4194304:glibc.malloc.trim_threshold=67108864:glibc.malloc.hugetlb=1";
 /// How much of the end of stderr is kept to explain a death.
 const TAIL_LINES: usize = 12;
 const LONGEST_LINE: usize = 8 << 10;

@@ -39,6 +39,8 @@ pub(super) struct Flat {
     /// First and second moments of the ranges in `own`.
     pub(super) averages: Tensor,
     pub(super) squares: Tensor,
+    /// The gradients are 0: an update has left them so, and nothing was added since.
+    cleared: bool,
     /// The ranges whose moments are here, in order: everything, or a rank's share.
     pub(super) own: Vec<Range<usize>>,
     /// They cover the flat tensors.
@@ -96,7 +98,19 @@ impl Flat {
             gradient::set(leaf, &entry.view(&gradients))
                 .map_err(|error| failed(format!("cannot lay out the gradients: {error}")))?;
         }
-        Ok(Self { entries, leaves, parameters, gradients, averages, squares, own: Vec::new(), groups })
+        Ok(Self { entries, leaves, parameters, gradients, averages, squares, cleared: true, own: Vec::new(), groups })
+    }
+
+    /// Sets the gradients to 0 for backward passes to come.
+    pub(super) fn clear(&mut self) {
+        if !std::mem::take(&mut self.cleared) {
+            let _ = self.gradients.zero_();
+        }
+    }
+
+    /// Says whether something has cleared all gradients on its way, or used their memory for something else.
+    pub(super) fn set_cleared(&mut self, cleared: bool) {
+        self.cleared = cleared;
     }
 
     /// Keeps the moments of these ranges from now on, beginning with zeros if they are others than before.

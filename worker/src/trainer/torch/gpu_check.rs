@@ -82,7 +82,7 @@ fn train(device: Device) -> Result<(f64, f64, Duration), String> {
             // The first steps choose kernels and fill caches.
             began = Instant::now();
         }
-        let _ = flat.gradients.zero_();
+        flat.clear();
         let forward = || model.forward(&batch, true).map(|output| model.loss(&output, tokens, 8.0));
         let loss = autocast::bf16(device.is_cuda(), forward).map_err(|error| error.to_string())?;
         let loss = loss.map_err(|error| error.to_string())?;

@@ -15,7 +15,7 @@ use super::flat::Flat;
 /// Keeps a division by the norm finite, as PyTorch's `clip_grad_norm_` does.
 const NORM_EPSILON: f64 = 1e-6;
 
-/// Applies the gradients for the update that makes `step` of `total`.
+/// Applies the gradients for the update that makes `step` of `total`, after which they hold nothing of use.
 ///
 /// Nothing is changed if the gradients are not finite.
 pub(super) fn update(flat: &mut Flat, train: &TrainSpec, step: Step, total: u64) -> Result<Update, ExitCause> {
@@ -44,7 +44,9 @@ pub(super) fn update_with(
         let penalty = &flat.parameters * (train.weight_decay * divisor.unwrap_or(1.0));
         let _ = tch::no_grad(|| flat.gradients.f_add_(&penalty)).map_err(failed)?;
     }
-    let divisor = divisor.map(|divisor| Tensor::from(divisor as f32).to_device(flat.parameters.device()));
+    let scalar = divisor.map(|divisor| Tensor::from(divisor as f32).to_device(flat.parameters.device()));
+    // Gradients beside a rank's own are sums in the making.
+    let mut cleared = flat.own.iter().map(ExactSizeIterator::len).sum::<usize>() == flat.parameters.numel();
     let factor = train.schedule.factor(step, total);
     let count = Tensor::from(step.0 as f32).to_device(flat.parameters.device());
     for super::flat::Group { range, decays, added } in &flat.groups {
@@ -70,8 +72,12 @@ pub(super) fn update_with(
             epsilon: train.adam.eps,
             weight_decay: if *decays && train.adam.decoupled { train.weight_decay } else { 0.0 },
         };
-        adamw::step(&group, settings, divisor.as_ref()).map_err(failed)?;
+        if !adamw::consume(&group, settings, step.0, divisor).map_err(failed)? {
+            adamw::step(&group, settings, scalar.as_ref()).map_err(failed)?;
+            cleared = false;
+        }
     }
+    flat.set_cleared(cleared);
     Ok(Update { learning_rate: train.learning_rate * factor, gradient_norm: norm })
 }
 
@@ -157,8 +163,11 @@ mod tests {
         let train = spec("learning_rate: 0.1, clip: 1.0");
         let done = update(&mut flat, &train, Step(1), 10).unwrap();
         assert!((done.gradient_norm - 6_f64.sqrt()).abs() < 1e-5);
-        let norm = f64::try_from(flat.gradients.norm()).unwrap();
-        assert!((norm - 1.0).abs() < 1e-5, "{norm}");
+        // The first moments are a tenth of the gradients that the update has taken.
+        let norm = f64::try_from(flat.averages.norm()).unwrap();
+        assert!((norm - 0.1).abs() < 1e-6, "{norm}");
+        flat.clear();
+        assert_eq!(f64::try_from(flat.gradients.abs().sum(Kind::Float)).unwrap(), 0.0);
     }
 
     /// The tensors of a fixture of `model/tests/golden/make_unimse.py`, and its configuration.
@@ -202,7 +211,7 @@ mod tests {
             let mut flat = Flat::new(weights::parameters(&store), Device::Cpu).unwrap();
             let train = spec("learning_rate: 0.01, weight_decay: 0.1, clip: 1, schedule: {type: constant, warmup: 0}");
             for step in 0..5 {
-                let _ = flat.gradients.zero_();
+                flat.clear();
                 let output = model.forward(&batch, true).unwrap();
                 let loss = model.loss(&output, tokens, samples);
                 loss.backward();

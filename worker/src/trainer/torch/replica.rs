@@ -201,7 +201,7 @@ impl Replica for TorchReplica {
             self.feed.next(batch.cursor, rank, world)?
         };
         let mut sums = Sums { data: began.elapsed(), ..Sums::default() };
-        let _ = self.model.flat.gradients.zero_();
+        self.model.flat.clear();
         if let Some(exact) = &mut self.model.exact {
             exact.clear();
         }

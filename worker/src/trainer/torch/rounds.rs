@@ -66,6 +66,7 @@ impl Rounds {
     /// Ends a round. Until all sums are there, `start` and `momentum` stay as they are; the gradients serve as scratch.
     pub(super) fn agree(&mut self, flat: &mut Flat, group: &mut dyn Collective) -> Result<u64, Halt> {
         let share = 1.0 / f64::from(group.world_size());
+        flat.set_cleared(false);
         let way = &mut flat.gradients;
         way.copy_(&self.start[0]);
         *way -= &flat.parameters;

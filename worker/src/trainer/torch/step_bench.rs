@@ -208,7 +208,7 @@ impl Engine {
     fn step(&mut self, shards: &[Batch], (tokens, samples): (f64, f64)) -> Result<(), String> {
         let began = Instant::now();
         let halted = |halt| format!("{halt:?}");
-        let _ = self.flat.gradients.zero_();
+        self.flat.clear();
         if let Some(exact) = &mut self.exact {
             exact.clear();
         }

@@ -55,7 +55,7 @@ fn trained(world: u32, shares: bool, train: &TrainSpec) -> Vec<(Vec<f32>, usize)
             let whole = std::iter::once(0..flat.parameters.numel()).collect();
             flat.keep(if shares { own(reducer.ranges(), rank as u32, world) } else { whole });
             for step in 1..=20 {
-                let _ = flat.gradients.zero_();
+                flat.clear();
                 let input = Tensor::arange(14, (Kind::Float, Device::Cpu)).view([2, 7]);
                 let input = (input + f64::from(step) + rank as f64 * 0.3).sin();
                 let loss = layers.iter().fold(input, |x, layer| layer.forward(&x).tanh()).square().sum(Kind::Float);
