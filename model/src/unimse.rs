@@ -170,18 +170,15 @@ impl UniMse {
         let decoder_ids = self.shift_right(&batch.targets);
         let filled = batch.targets.ne(IGNORED_TARGET);
         let both = encoded.packed.as_ref().zip(encoded.packed.as_ref().and_then(|_| Packing::of(&filled)));
-        let (decoded, targets) = match &both {
-            Some((memory, packing)) => {
-                let embedded = self.embed(&packing.pack(&decoder_ids));
-                let modalities = encoded.modalities.as_ref();
-                let decoded = self.decoder.forward_packed(&embedded, packing, memory, modalities, train);
-                (decoded, packing.pack(&batch.targets))
-            }
-            None => {
-                let self_bias = self.decoder.relative().causal(decoder_ids.size()[1]);
-                let decoded = self.decode_with_bias(&encoded, &decoder_ids, &self_bias, train);
-                (decoded, batch.targets.reshape([-1]))
-            }
+        let (decoded, targets) = if let Some((memory, packing)) = &both {
+            let embedded = self.embed(&packing.pack(&decoder_ids));
+            let modalities = encoded.modalities.as_ref();
+            let decoded = self.decoder.forward_packed(&embedded, packing, memory, modalities, train);
+            (decoded, packing.pack(&batch.targets))
+        } else {
+            let self_bias = self.decoder.relative().causal(decoder_ids.size()[1]);
+            let decoded = self.decode_with_bias(&encoded, &decoder_ids, &self_bias, train);
+            (decoded, batch.targets.reshape([-1]))
         };
         let scores = self.logits(&decoded.states);
 

@@ -3,6 +3,7 @@
 //! One OS thread owns everything here; beside it work a thread that prepares batches and, during the last backward pass of a
 //! step, one that adds up the gradients that are ready. Nothing numerical depends on the world size: see `core::shard`.
 
+mod copies;
 mod description;
 mod device;
 mod evaluation;

@@ -61,7 +61,8 @@ impl Flat {
     /// Moves parameters, given in the order of the forward pass, into a flat tensor; they keep their values.
     pub(super) fn new(parameters: Vec<(String, Tensor)>, device: Device) -> Result<Self, ExitCause> {
         let mut flat = Self::without_moments(parameters, device)?;
-        flat.keep(vec![0..flat.parameters.numel()]);
+        let whole = 0..flat.parameters.numel();
+        flat.keep(Vec::from([whole]));
         Ok(flat)
     }
 

@@ -17,6 +17,7 @@ use unimse_torch_ext::{autocast, cuda};
 
 pub use saving::{Saved, run_saving};
 
+use super::copies::Copies;
 use super::exact::Exact;
 use super::flat::Flat;
 use super::optimiser;
@@ -112,7 +113,7 @@ pub fn run_lengths(
     group: Box<dyn Collective>,
 ) -> Result<Outcome, String> {
     let mut engine = Engine::new(folder, options, group)?;
-    let (rank, world) = options.part.unwrap_or((engine.group.rank(), engine.group.world_size()));
+    let (rank, world) = options.part.unwrap_or_else(|| (engine.group.rank(), engine.group.world_size()));
     let (rank, world) = (rank as usize, world as usize);
     for samples in batches::steps(folder)? {
         let began = Instant::now();
@@ -148,6 +149,7 @@ struct Engine {
     losses: Vec<f64>,
     /// Says that a save has copied what the next update changes.
     before_update: Option<Receiver<()>>,
+    copies: Copies,
     /// How long updates have waited for that.
     held_up: Duration,
     store: nn::VarStore,
@@ -199,6 +201,7 @@ impl Engine {
             exposed: Vec::new(),
             losses: Vec::new(),
             before_update: None,
+            copies: Copies::default(),
             held_up: Duration::ZERO,
             store,
         })

@@ -20,6 +20,8 @@ struct Case {
     /// Micro-batches of each rank; the last one's backward pass is watched.
     micro: Vec<usize>,
     bf16: bool,
+    /// Each rank gets the sums of its segments only, and then the others' from them.
+    scatters: bool,
 }
 
 fn cases() -> impl Strategy<Value = Case> {
@@ -33,14 +35,16 @@ fn cases() -> impl Strategy<Value = Case> {
             prop_oneof![Just(1), Just(2), Just(4)]
                 .prop_flat_map(|world: usize| prop::collection::vec(1..4_usize, world)),
             any::<bool>(),
+            any::<bool>(),
         )
-            .prop_map(|(widths, frozen, unused, full, micro, bf16)| Case {
+            .prop_map(|(widths, frozen, unused, full, micro, bf16, scatters)| Case {
                 widths,
                 frozen,
                 unused,
                 full,
                 micro,
                 bf16,
+                scatters,
             })
     })
 }
@@ -108,6 +112,7 @@ fn summed(case: &Case) -> Vec<Vec<f32>> {
                     let stack = Stack::new(case).unwrap();
                     let wire = if case.bf16 { Wire::Bf16 } else { Wire::F32 };
                     let reducer = Reducer::with_buckets_of(&stack.flat, case.full, wire).unwrap();
+                    let reducer = if case.scatters { reducer.scattering() } else { reducer };
                     (0..micro - 1).for_each(|at| stack.backward(input(place, at)));
                     if reducer.overlaps(&group) {
                         reducer.during(&mut group, || stack.backward(input(place, micro - 1))).unwrap();
@@ -116,6 +121,9 @@ fn summed(case: &Case) -> Vec<Vec<f32>> {
                         reducer.all(&mut group).unwrap();
                     }
                     reducer.finish(&mut group).unwrap();
+                    if case.scatters {
+                        reducer.gather(&stack.flat.gradients, &mut group).unwrap();
+                    }
                     view::host::<f32>(&stack.flat.gradients).unwrap().to_vec()
                 })
             })

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
 use tch::{Device, Tensor, nn};
 use unimse_checkpoint::{Dtype, TensorSpec};
 use unimse_collectives::{Buffer, Collective};
@@ -13,6 +12,7 @@ use unimse_model::{Config, UniMse, weights};
 use unimse_torch_ext::view;
 
 use super::super::super::{Copier, Halt, Read, failed, invalid};
+use super::super::copies::Copies;
 use super::super::description::init_folder;
 use super::super::exact::Exact;
 use super::super::flat::{Entry, Flat};
@@ -48,6 +48,8 @@ pub(super) struct Model {
     pub(super) powersgd: Option<PowerSgd>,
     /// Nothing has changed since it was made from the job's seed.
     pub(super) fresh: bool,
+    /// Where checkpoints are copied to.
+    copies: Copies,
     /// The moments are shared out over so many ranks.
     shared_by: Option<u32>,
 }
@@ -88,7 +90,18 @@ impl Model {
         let exact = Exact::of(&flat, reducer.buckets(), shards).filter(|_| usual);
         let (rounds, powersgd) = (Rounds::of(&flat, sync), PowerSgd::of(&flat, sync, train.seed));
         let shared_by = shares.then_some(1);
-        Ok(Self { unimse, flat, frozen, reducer, exact, rounds, powersgd, fresh: true, shared_by })
+        Ok(Self {
+            unimse,
+            flat,
+            frozen,
+            reducer,
+            exact,
+            rounds,
+            powersgd,
+            fresh: true,
+            copies: Copies::default(),
+            shared_by,
+        })
     }
 
     /// With ZeRO, keeps the moments of `rank` of `world` from now on; they begin with zeros.
@@ -240,11 +253,8 @@ impl Model {
             Place::Frozen(place) => frozen[*place].1.detach(),
         };
         let tensors: Vec<Tensor> = places.iter().map(tensor).collect();
-        let copy = |tensor: &Tensor| {
-            let here = tensor.f_to_device(Device::Cpu).map_err(failed)?;
-            view::bytes(&here).map(Bytes::copy_from_slice).map_err(failed)
-        };
-        Box::new(move || tensors.iter().map(copy).collect())
+        let copies = self.copies.clone();
+        Box::new(move || copies.of(&tensors))
     }
 }
 

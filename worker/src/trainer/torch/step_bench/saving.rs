@@ -14,7 +14,6 @@ use unimse_checkpoint::{
 use unimse_collectives::Collective;
 use unimse_core::id::{Generation, JobId, Rank, Step};
 use unimse_core::time::Timestamp;
-use unimse_torch_ext::view;
 
 use super::{Engine, Options, batches, median};
 
@@ -110,13 +109,11 @@ fn start(engine: &Engine, store: Store, number: u64, runtime: &tokio::runtime::H
             (TensorSpec { name: format!("{prefix}{}", entry.name), dtype: Dtype::F32, shape }, entry.view(whole))
         })
         .unzip();
+    let memory = engine.copies.clone();
     let (tell_copied, copied) = channel();
     let (tell_durable, durable) = channel();
     let copying = runtime.spawn_blocking(move || {
-        let copies: Result<Vec<Bytes>, String> = tensors
-            .iter()
-            .map(|tensor| view::bytes(tensor).map(Bytes::copy_from_slice).map_err(|error| error.to_string()))
-            .collect();
+        let copies = memory.of(&tensors).map_err(|cause| cause.to_string());
         let _ = tell_copied.send(());
         copies
     });
