@@ -53,6 +53,37 @@ inline float exp_below_zero(float x) {
   return p * two;
 }
 
+constexpr float kRootOfTwoOverPi = 0.7978845608f, kCubic = 0.044715f;
+
+// tanh(sqrt(2 / pi) (a + 0.044715 a^3)), Hendrycks and Gimpel 2016, as transformers' `gelu_new`.
+inline float gelu_tangent(float a) {
+  const float u = kRootOfTwoOverPi * (a + kCubic * a * a * a);
+  const float e = exp_below_zero(-2.0f * std::fabs(u)), t = (1.0f - e) / (1.0f + e);
+  return u < 0.0f ? -t : t;
+}
+
+EVERY_CPU void gate_row(const float* b, const float* a, float* out, uint32_t width, uint64_t key, uint32_t threshold, float scale) {
+  const uint32_t low = static_cast<uint32_t>(key), high = static_cast<uint32_t>(key >> 32);
+#pragma omp simd
+  for (uint32_t i = 0; i < width; ++i) {
+    const float kept = bits(i, low, high) >= threshold ? scale : 0.0f;
+    out[i] = kept * (0.5f * a[i] * (1.0f + gelu_tangent(a[i])) * b[i]);
+  }
+}
+
+EVERY_CPU void gate_row_backward(const float* b, const float* a, const float* gradient, float* to_b, float* to_a, uint32_t width,
+                                 uint64_t key, uint32_t threshold, float scale) {
+  const uint32_t low = static_cast<uint32_t>(key), high = static_cast<uint32_t>(key >> 32);
+#pragma omp simd
+  for (uint32_t i = 0; i < width; ++i) {
+    const float kept = bits(i, low, high) >= threshold ? scale : 0.0f;
+    const float x = a[i], t = gelu_tangent(x), through = kept * gradient[i];
+    const float slope = 0.5f * (1.0f + t) + 0.5f * x * (1.0f - t * t) * kRootOfTwoOverPi * (1.0f + 3.0f * kCubic * x * x);
+    to_b[i] = through * 0.5f * x * (1.0f + t);
+    to_a[i] = through * b[i] * slope;
+  }
+}
+
 constexpr int64_t kTogether = 16;
 
 inline void adam_together(float* parameters, float* gradients, float* averages, float* squares, const Adam& settings) {
@@ -125,6 +156,21 @@ void relu_drop(float* x, int64_t count, const Draw& draw) {
 EVERY_CPU void relu_drop_backward(float* gradient, const float* kept, int64_t count, float scale) {
 #pragma omp simd
   for (int64_t i = 0; i < count; ++i) gradient[i] = kept[i] > 0.0f ? gradient[i] * scale : 0.0f;
+}
+
+void gate(const float* both, float* out, int64_t count, int64_t width, const Draw& draw) {
+  for (int64_t row = 0; row < count; ++row, both += 2 * width, out += width) {
+    const uint64_t key = key_of_block(draw.key, static_cast<uint64_t>(row));
+    gate_row(both, both + width, out, static_cast<uint32_t>(width), key, draw.threshold, draw.scale);
+  }
+}
+
+void gate_backward(const float* both, const float* gradient, float* to_both, int64_t count, int64_t width, const Draw& draw) {
+  for (int64_t row = 0; row < count; ++row, both += 2 * width, gradient += width, to_both += 2 * width) {
+    const uint64_t key = key_of_block(draw.key, static_cast<uint64_t>(row));
+    gate_row_backward(both, both + width, gradient, to_both, to_both + width, static_cast<uint32_t>(width), key, draw.threshold,
+                      draw.scale);
+  }
 }
 
 void drop(const float* x, const float* residual, float* out, int64_t count, const Draw& draw) {

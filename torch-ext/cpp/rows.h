@@ -24,6 +24,12 @@ void relu_drop(float* x, int64_t count, const Draw& draw);
 // gradient = 0 where `kept` is 0, else scaled: the backward pass of `relu_drop`, whose result is `kept`.
 void relu_drop_backward(float* gradient, const float* kept, int64_t count, float scale);
 
+// out = dropout(gelu(a) * b) for rows `[b, a]` of `both`, each `width` numbers; gelu by its tangent. Numbers are drawn row by row.
+void gate(const float* both, float* out, int64_t count, int64_t width, const Draw& draw);
+
+// The gradients of `both` from that of `gate`'s result.
+void gate_backward(const float* both, const float* gradient, float* to_both, int64_t count, int64_t width, const Draw& draw);
+
 // out = residual + dropout(x); without a residual out = dropout(x). Places in `out` count from 0.
 void drop(const float* x, const float* residual, float* out, int64_t count, const Draw& draw);
 

@@ -147,6 +147,68 @@ struct FeedForward : torch::autograd::Function<FeedForward> {
   }
 };
 
+// y = x + dropout(dropout(gelu(n wi_0^T) * n wi_1^T) wo^T) with n = norm(x), as T5 v1.1 has it.
+struct GatedFeedForward : torch::autograd::Function<GatedFeedForward> {
+  static Tensor forward(AutogradContext* context, const Tensor& input, const Tensor& norm, const Tensor& wi_0, const Tensor& wi_1,
+                        const Tensor& wo, double epsilon, double p, int64_t inner_key, int64_t outer_key) {
+    context->saved_data["p"] = p;
+    context->saved_data["inner"] = inner_key;
+    context->saved_data["outer"] = outer_key;
+    Tensor x = input.contiguous();
+    const int64_t width = wi_0.size(1), wide = wi_0.size(0), count = x.numel() / width;
+    Tensor normed = at::empty_like(x), inverse = at::empty({count}, x.options());
+    rows::norm(read(x), read(norm), write(normed), write(inverse), count, width, static_cast<float>(epsilon));
+    Tensor both = at::empty({count, 2 * wide}, x.options()), inner = at::empty({count, wide}, x.options());
+    const Tensor weights[] = {wi_1, wi_0};
+    Beside(weights, 2).forward(count, read(normed), write(both));
+    rows::gate(read(both), write(inner), count, wide, Draw(static_cast<uint64_t>(inner_key), p));
+    Tensor out = at::empty_like(x);
+    leave(x, inner, wo, Draw(static_cast<uint64_t>(outer_key), p), out);
+    context->save_for_backward({x, norm, wi_0, wi_1, wo, inverse, both});
+    return out;
+  }
+
+  static variable_list backward(AutogradContext* context, variable_list gradients) {
+    variable_list saved = context->get_saved_variables(), result(9);
+    if (!gradients[0].defined()) return result;
+    const Tensor &x = saved[0], &norm = saved[1], &wo = saved[4], &inverse = saved[5], &both = saved[6];
+    const Tensor weights[] = {saved[3], saved[2]};
+    const int64_t width = weights[0].size(1), wide = weights[0].size(0), count = x.numel() / width;
+    const Draw inner_draw = draw_of(context, "inner");
+    Tensor gradient = gradients[0].contiguous(), to_out = before_drop(gradient, draw_of(context, "outer"));
+    Sink to_norm(norm, context->needs_input_grad(1)), to_wo(wo, context->needs_input_grad(4));
+    Sink to_weights[] = {Sink(weights[0], context->needs_input_grad(3)), Sink(weights[1], context->needs_input_grad(2))};
+    Tensor inner = at::empty({count, wide}, x.options());
+    if (to_wo.wanted()) {
+      rows::gate(read(both), write(inner), count, wide, inner_draw);
+      product::tn(width, wide, count, {read(to_out), width}, {read(inner), wide}, 1.0f, {to_wo.data(), wide});
+    }
+    const bool norm_wanted = to_norm.wanted() || context->needs_input_grad(0);
+    if (norm_wanted || to_weights[0].wanted() || to_weights[1].wanted()) {
+      // What the gate gave is no longer needed: its place takes the gradient.
+      product::nn(count, wide, width, {read(to_out), width}, {read(wo), wide}, 0.0f, {write(inner), wide});
+      Tensor to_both = at::empty_like(both), normed = at::empty_like(x);
+      rows::gate_backward(read(both), read(inner), write(to_both), count, wide, inner_draw);
+      const Beside beside(weights, 2);
+      if (to_weights[0].wanted() || to_weights[1].wanted()) {
+        rows::norm_again(read(x), read(norm), read(inverse), write(normed), count, width);
+        beside.gradients(count, read(to_both), read(normed), to_weights);
+      }
+      if (norm_wanted) {
+        beside.backward(count, read(to_both), write(normed));
+        result[0] = at::empty_like(x);
+        rows::norm_backward(read(normed), read(x), read(norm), read(inverse), read(gradient), write(result[0]), to_norm.data(), count,
+                            width);
+      }
+    }
+    result[1] = to_norm.made;
+    result[2] = to_weights[1].made;
+    result[3] = to_weights[0].made;
+    result[4] = to_wo.made;
+    return result;
+  }
+};
+
 // Where each sample's rows begin, and where the last one ends: equally many a sample, or as many as the caller says.
 using Starts = std::vector<int64_t>;
 
@@ -390,6 +452,18 @@ char* ute_feed_forward(const at::Tensor* x, const at::Tensor* norm, const at::Te
                 "the weights of a feed-forward sublayer do not fit");
     const int64_t inner = p > 0 ? random_key() : 0, outer = p > 0 ? random_key() : 0;
     *out = new at::Tensor(FeedForward::apply(*x, *norm, *wi, *wo, epsilon, p, inner, outer));
+  });
+}
+
+char* ute_gated_feed_forward(const at::Tensor* x, const at::Tensor* norm, const at::Tensor* wi_0, const at::Tensor* wi_1,
+                             const at::Tensor* wo, double epsilon, double p, at::Tensor** out) {
+  return guarded([&] {
+    TORCH_CHECK(x->size(-1) == wi_0->size(1) && wi_0->sizes() == wi_1->sizes() && norm->numel() == wi_0->size(1) &&
+                    wo->size(1) == wi_0->size(0) && wo->size(0) == wi_0->size(1) && norm->is_contiguous() && wi_0->is_contiguous() &&
+                    wi_1->is_contiguous() && wo->is_contiguous(),
+                "the weights of a gated feed-forward sublayer do not fit");
+    const int64_t inner = p > 0 ? random_key() : 0, outer = p > 0 ? random_key() : 0;
+    *out = new at::Tensor(GatedFeedForward::apply(*x, *norm, *wi_0, *wi_1, *wo, epsilon, p, inner, outer));
   });
 }
 

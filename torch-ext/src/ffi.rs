@@ -67,6 +67,16 @@ unsafe extern "C" {
         p: f64,
         out: *mut RawTensor,
     ) -> *mut c_char;
+    pub(crate) fn ute_gated_feed_forward(
+        x: RawTensor,
+        norm: RawTensor,
+        wi_0: RawTensor,
+        wi_1: RawTensor,
+        wo: RawTensor,
+        epsilon: f64,
+        p: f64,
+        out: *mut RawTensor,
+    ) -> *mut c_char;
     pub(crate) fn ute_attention(
         x: RawTensor,
         memory: RawTensor,

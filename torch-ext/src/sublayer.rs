@@ -26,6 +26,17 @@ pub fn feed_forward(x: &Tensor, norm: &Tensor, wi: &Tensor, wo: &Tensor, epsilon
     made(|out| unsafe { ffi::ute_feed_forward(raw(x), raw(norm), raw(wi), raw(wo), epsilon, p, out) })
 }
 
+/// Returns `x + dropout(dropout(gelu(n wi_0^T) * n wi_1^T) wo^T)` with `n = norm(x)` for `x [.., d]`, with `norm [d]`, both `wi [f, d]` and
+/// `wo [d, f]`: the sublayer of T5 v1.1, whose GELU is that of the tangent.
+///
+/// # Panics
+/// As [`feed_forward`].
+pub fn gated_feed_forward(x: &Tensor, norm: &Tensor, wi: [&Tensor; 2], wo: &Tensor, epsilon: f64, p: f64) -> Tensor {
+    let [wi_0, wi_1] = wi.map(raw);
+    // SAFETY: all tensors are borrowed for the length of the call.
+    made(|out| unsafe { ffi::ute_gated_feed_forward(raw(x), raw(norm), wi_0, wi_1, raw(wo), epsilon, p, out) })
+}
+
 /// What an attention is made of.
 #[derive(Clone, Copy, Debug)]
 pub struct Attention<'a> {

@@ -50,12 +50,15 @@ impl FeedForward {
 
     /// Maps the stream `[B, L, d_model]` to the stream after this sublayer.
     pub fn forward(&self, hidden: &Tensor, train: bool) -> Tensor {
-        if let Inner::Relu { wi } = &self.inner
-            && sublayer::fits(hidden)
-        {
+        if sublayer::fits(hidden) {
             let p = if train { self.dropout } else { 0.0 };
-            let LayerNorm { weight, epsilon } = &self.norm;
-            return sublayer::feed_forward(hidden, weight, &wi.weight, &self.wo.weight, *epsilon, p);
+            let (LayerNorm { weight: norm, epsilon }, wo) = (&self.norm, &self.wo.weight);
+            return match &self.inner {
+                Inner::Relu { wi } => sublayer::feed_forward(hidden, norm, &wi.weight, wo, *epsilon, p),
+                Inner::GatedGelu { wi_0, wi_1 } => {
+                    sublayer::gated_feed_forward(hidden, norm, [&wi_0.weight, &wi_1.weight], wo, *epsilon, p)
+                }
+            };
         }
         let normed = self.norm.forward(hidden);
         let inner = match &self.inner {

@@ -176,6 +176,65 @@ fn without_dropout_they_are_the_equations() {
 }
 
 #[test]
+fn a_gated_feed_forward_is_its_equation_with_and_without_weights_beside_each_other() {
+    if skipped() {
+        return;
+    }
+    for (shape, beside) in SHAPES.into_iter().flat_map(|shape| [(shape, true), (shape, false)]) {
+        begin(12);
+        let Parts { x, norm, wo, .. } = &Parts::new(shape, beside);
+        // The second lies first, as in the trainer's memory.
+        let both = Tensor::randn([2, shape.wide, shape.width], (Kind::Float, Device::Cpu)) * 0.4;
+        let weight = |place: i64| {
+            let part = both.get(place);
+            (if beside { part.detach() } else { part.copy() }).set_requires_grad(true)
+        };
+        let (wi_0, wi_1) = (weight(1), weight(0));
+        let ours = sublayer::gated_feed_forward(x, norm, [&wi_0, &wi_1], wo, EPSILON, 0.0);
+        let normed = normed(x, norm);
+        let inner = normed.linear::<Tensor>(&wi_0, None).gelu("tanh") * normed.linear::<Tensor>(&wi_1, None);
+        same("gated", &ours, &(x + inner.linear::<Tensor>(wo, None)), &[x, norm, &wi_0, &wi_1, wo]);
+    }
+}
+
+#[test]
+fn dropout_of_a_gated_feed_forward_is_drawn_again_in_the_backward_pass() {
+    if skipped() {
+        return;
+    }
+    begin(13);
+    let Parts { x, norm, wo, wi, .. } = &Parts::new(SHAPES[1], true);
+    let wi_1 = Tensor::randn_like(wi).set_requires_grad(true);
+    let weighted = Tensor::randn_like(x);
+    let output = |p: f64, seed: i64, wo: &Tensor| {
+        begin(seed);
+        sublayer::gated_feed_forward(x, norm, [wi, &wi_1], wo, EPSILON, p)
+    };
+    // The output is linear in the way out and in the open half of the gate, so differences are slopes but for rounding.
+    let loss = |wo: &Tensor| (output(0.3, 14, wo) * &weighted).sum(Kind::Double);
+    let gradient = Tensor::run_backward(&[loss(wo)], &[wo], false, false).remove(0);
+    let direction = Tensor::randn_like(wo);
+    let along = |step: f64| tch::no_grad(|| loss(&(wo + &direction * step)).double_value(&[]));
+    let (slope, expected) = (along(0.5) - along(-0.5), (gradient * &direction).sum(Kind::Double).double_value(&[]));
+    assert!((slope - expected).abs() < 1e-4 * expected.abs().max(1.0), "{slope} {expected}");
+    let slope = |wi_1: &Tensor| {
+        begin(14);
+        (sublayer::gated_feed_forward(x, norm, [wi, wi_1], wo, EPSILON, 0.3) * &weighted).sum(Kind::Double)
+    };
+    let gradient = Tensor::run_backward(&[slope(&wi_1)], &[&wi_1], false, false).remove(0);
+    let direction = Tensor::randn_like(&wi_1);
+    let along = |step: f64| tch::no_grad(|| slope(&(&wi_1 + &direction * step)).double_value(&[]));
+    let (slope, expected) = (along(0.5) - along(-0.5), (gradient * &direction).sum(Kind::Double).double_value(&[]));
+    assert!((slope - expected).abs() < 1e-4 * expected.abs().max(1.0), "{slope} {expected}");
+    // The mean over many draws is the result without dropout.
+    let sum = (0..3000).fold(Tensor::zeros_like(x), |sum, seed| sum + tch::no_grad(|| output(0.3, 100 + seed, wo)));
+    let size = |x: &Tensor| x.square().mean(Kind::Float).sqrt().double_value(&[]);
+    let none = output(0.0, 1, wo);
+    let error = size(&(sum / 3000.0 - &none)) / size(&(none - x));
+    assert!(error < 0.05, "{error}");
+}
+
+#[test]
 fn packed_samples_see_only_themselves() {
     if skipped() {
         return;
