@@ -10,7 +10,7 @@ import json
 import pathlib
 import sys
 
-WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 860, 380, 60, 20, 46
+WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 860, 380, 60, 28, 46
 # Told apart by lightness, too.
 COLOURS = ["#1b4f72", "#d35400", "#7d3c98", "#229954", "#7f8c8d"]
 DASHES = ["", "7 4", "2 3", "10 3 2 3", "4 4"]
@@ -44,7 +44,7 @@ def main(out, *sides):
         if tick >= MEAN:
             lines.append(text(x(tick - MEAN), HEIGHT - BOTTOM + 18, tick, 'text-anchor="middle"'))
     lines.append(text(WIDTH / 2, HEIGHT - 8, "step", 'text-anchor="middle"'))
-    lines.append(text(14, TOP - 6, "loss (mean of ten steps)"))
+    lines.append(text(14, TOP - 12, "loss (mean of ten steps)"))
     for place, (name, found, curve) in enumerate(runs):
         path = "L".join(f"{x(step):.1f} {y(loss):.1f}" for step, loss in enumerate(curve))
         look = f'stroke="{COLOURS[place]}" stroke-width="2" stroke-dasharray="{DASHES[place]}" fill="none"'
@@ -53,8 +53,8 @@ def main(out, *sides):
         seconds = found["seconds"][20:]
         each = 1e3 * sum(seconds) / len(seconds)
         sent = found["sent_bytes"] / 1e6 / len(found["losses"])
-        lines.append(f'<path d="M{WIDTH - 400} {row - 4}h36" {look}/>')
-        lines.append(text(WIDTH - 356, row, f"{name}: {each:.0f} ms a step, {sent:.2f} MB sent, ends at {curve[-1]:.2f}"))
+        lines.append(f'<path d="M{WIDTH - 520} {row - 4}h36" {look}/>')
+        lines.append(text(WIDTH - 476, row, f"{name}: {each:.0f} ms a step, {sent:.2f} MB sent, ends at {curve[-1]:.2f}"))
     pathlib.Path(out).write_text("\n".join([*lines, "</svg>", ""]))
 
 
