@@ -15,7 +15,7 @@ fn main() {
         .cpp(true)
         .std("c++17")
         .files(
-            ["shim", "rows", "kernels", "sublayers", "accumulate", "losses", "recompute", "profile"]
+            ["shim", "rows", "kernels", "sublayers", "accumulate", "losses", "recompute", "profile", "streams"]
                 .map(|name| format!("cpp/{name}.cpp")),
         )
         .include(libtorch.join("include"))

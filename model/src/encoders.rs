@@ -8,7 +8,7 @@
 //! linear layer up to it (`acoustic.input.<dim>.*`), so no feature is squeezed and all datasets train one LSTM.
 
 use tch::nn::Module;
-use tch::{Device, Kind, Tensor, nn};
+use tch::{Kind, Tensor, nn};
 
 use crate::Error;
 use crate::config::ModalityConfig;
@@ -85,13 +85,13 @@ impl Modality {
         Self { parts: vec![ModalityPart { rows, features, lengths }] }
     }
 
-    /// Copies all tensors to a device.
+    /// Makes another tensor of each.
     #[must_use]
-    pub fn to_device(&self, device: Device) -> Self {
+    pub fn map(&self, other: &dyn Fn(&Tensor) -> Tensor) -> Self {
         let part = |part: &ModalityPart| ModalityPart {
-            rows: part.rows.to_device(device),
-            features: part.features.to_device(device),
-            lengths: part.lengths.to_device(device),
+            rows: other(&part.rows),
+            features: other(&part.features),
+            lengths: other(&part.lengths),
         };
         Self { parts: self.parts.iter().map(part).collect() }
     }

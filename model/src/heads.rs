@@ -4,7 +4,7 @@
 //! 0.6. A regression head can. Both read the masked mean of the encoder's states with the utterance vectors.
 
 use tch::nn::Module;
-use tch::{Device, Kind, Reduction, Tensor, nn};
+use tch::{Kind, Reduction, Tensor, nn};
 
 use crate::config::Config;
 use crate::labels::Labels;
@@ -56,13 +56,10 @@ impl Answers {
         Self { scores: Tensor::from_slice(&scores), classes: classes.collect() }
     }
 
-    /// Copies all tensors to a device.
+    /// Makes another tensor of each.
     #[must_use]
-    pub fn to_device(&self, device: Device) -> Self {
-        Self {
-            scores: self.scores.to_device(device),
-            classes: self.classes.iter().map(|classes| classes.to_device(device)).collect(),
-        }
+    pub fn map(&self, other: &dyn Fn(&Tensor) -> Tensor) -> Self {
+        Self { scores: other(&self.scores), classes: self.classes.iter().map(other).collect() }
     }
 }
 

@@ -245,6 +245,12 @@ impl UniMse {
     ///
     /// `tokens` and `samples` count the global batch, so the shares of all micro-shards of a step add up to its loss.
     pub fn loss(&self, output: &Output, tokens: f64, samples: f64) -> Tensor {
+        let number = |value: f64| Tensor::from(value as f32).to_device(output.ce_sum.device());
+        self.loss_over(output, &number(tokens), &number(samples))
+    }
+
+    /// The same for counts that are on the model's device.
+    pub fn loss_over(&self, output: &Output, tokens: &Tensor, samples: &Tensor) -> Tensor {
         let weights = &self.config.unimse.contrastive;
         let contrastive =
             &output.contrastive_acoustic_sum * weights.acoustic + &output.contrastive_visual_sum * weights.visual;

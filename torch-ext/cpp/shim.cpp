@@ -10,7 +10,6 @@
 #include <ATen/Tensor.h>
 #include <ATen/autocast_mode.h>
 #include <ATen/ops/_fused_adamw.h>
-#include <c10/core/impl/VirtualGuardImpl.h>
 #include <torch/csrc/autograd/function.h>
 #include <torch/csrc/autograd/function_hook.h>
 #include <torch/csrc/autograd/variable.h>
@@ -104,16 +103,6 @@ char* ute_autocast_leave(int cuda, int before, int dtype_before) {
     if (at::autocast::decrement_nesting() == 0) at::autocast::clear_cache();
     at::autocast::set_autocast_enabled(device, before != 0);
     at::autocast::set_autocast_dtype(device, static_cast<at::ScalarType>(dtype_before));
-  });
-}
-
-// Through the interface that libtorch_cuda registers when it is loaded, so that this file needs no CUDA headers.
-char* ute_current_stream(uint32_t device, uint64_t* handle) {
-  return guarded([&] {
-    c10::impl::VirtualGuardImpl cuda(c10::DeviceType::CUDA);
-    TORCH_CHECK(device < static_cast<uint32_t>(cuda.deviceCount()), "there is no CUDA device ", device);
-    c10::Stream stream = cuda.getStream(c10::Device(c10::DeviceType::CUDA, static_cast<c10::DeviceIndex>(device)));
-    *handle = reinterpret_cast<uint64_t>(stream.native_handle());
   });
 }
 }

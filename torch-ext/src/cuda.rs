@@ -2,14 +2,20 @@
 //!
 //! The program links only libtorch's CPU half. Linking `libtorch_cuda` would break machines without the CUDA libraries, and not
 //! loading it would silently lose the GPU. So: when a driver is there, it is opened before the first question about CUDA.
+//!
+//! - [`Stream`] and [`Event`]: the orders in which a GPU works, and marks in them; [`pinned`] and [`copy_queued`]: copies to a GPU that
+//!   the host does not wait for.
+//! - [`graph`]: work that is recorded once and then given to the GPU as a whole.
 
 use std::error::Error as _;
 use std::sync::OnceLock;
 
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
 
-use crate::error::check;
-use crate::{Error, ffi};
+pub mod graph;
+mod stream;
+
+pub use stream::{Entered, Event, Stream, copy_queued, pinned};
 
 /// Why there is no CUDA.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -59,20 +65,10 @@ fn open(name: &str) -> Result<(), String> {
     library.map(std::mem::forget).map_err(reason)
 }
 
-/// The `CUstream` handle in whose order this thread's libtorch works on a device; 0 is the legacy default stream.
-///
-/// # Errors
-/// When CUDA is not loaded or there is no such device.
-pub fn current_stream(device: u32) -> Result<u64, Error> {
-    let mut handle = 0;
-    // SAFETY: the pointer is to a number, which is written before the call returns.
-    check(unsafe { ffi::ute_current_stream(device, &raw mut handle) })?;
-    Ok(handle)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Error;
 
     #[test]
     fn the_loaders_reason_is_told() {
@@ -83,8 +79,10 @@ mod tests {
     #[test]
     fn without_cuda_there_is_no_stream() {
         if load().is_err() {
-            let error = current_stream(0).expect_err("nothing is loaded");
-            assert!(matches!(error, Error::Torch(_)), "{error}");
+            for stream in [Stream::current(0), Stream::of_pool(0)] {
+                let error = stream.expect_err("nothing is loaded");
+                assert!(matches!(error, Error::Torch(_)), "{error}");
+            }
         }
     }
 }

@@ -122,7 +122,20 @@ unsafe extern "C" {
         context: *mut c_void,
         out: *mut RawTensor,
     ) -> *mut c_char;
-    pub(crate) fn ute_current_stream(device: u32, handle: *mut u64) -> *mut c_char;
+    pub(crate) fn ute_current_stream(device: u32, id: *mut i64, handle: *mut u64) -> *mut c_char;
+    pub(crate) fn ute_stream_of_pool(device: u32, id: *mut i64) -> *mut c_char;
+    pub(crate) fn ute_stream_exchange(device: u32, id: i64, before: *mut i64) -> *mut c_char;
+    pub(crate) fn ute_stream_synchronize(device: u32, id: i64) -> *mut c_char;
+    pub(crate) fn ute_event_record(device: u32, id: i64, event: *mut *mut c_void) -> *mut c_char;
+    pub(crate) fn ute_stream_wait(device: u32, id: i64, event: *const c_void) -> *mut c_char;
+    pub(crate) fn ute_event_free(event: *mut c_void);
+    pub(crate) fn ute_pin(tensor: RawTensor, out: *mut RawTensor) -> *mut c_char;
+    pub(crate) fn ute_copy_queued(to: RawTensor, from: RawTensor) -> *mut c_char;
+    pub(crate) fn ute_graph_pool(pool: *mut u64) -> *mut c_char;
+    pub(crate) fn ute_graph_begin(pool: *const u64, graph: *mut *mut c_void) -> *mut c_char;
+    pub(crate) fn ute_graph_end(graph: *mut c_void) -> *mut c_char;
+    pub(crate) fn ute_graph_replay(graph: *mut c_void) -> *mut c_char;
+    pub(crate) fn ute_graph_free(graph: *mut c_void);
 }
 
 /// The pointer that tch holds. It is valid as long as `tensor` lives.

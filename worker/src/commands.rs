@@ -216,6 +216,7 @@ pub(crate) fn gpu_check(json: bool, two_ranks: bool) -> anyhow::Result<()> {
     let (first, last) = report.losses;
     writeln!(out, "devices                 {}", report.devices)?;
     writeln!(out, "bf16 training           loss {first:.3} -> {last:.3}, {:.2} ms a step", report.step_milliseconds)?;
+    writeln!(out, "the same, CUDA graphs   {:.2} ms a step", report.graph_milliseconds)?;
     writeln!(out, "NCCL, one rank          ok")?;
     writeln!(
         out,

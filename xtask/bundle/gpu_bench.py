@@ -126,7 +126,7 @@ def measure(run, case, options, environment, device):
     numbers = [str(steps), str(options.threads)]
     script = [sys.executable, str(HERE / "peers/train_step.py")]
     folder = pathlib.Path(tempfile.mkdtemp(prefix="unimse-gpu-"))
-    ours, theirs = [], []
+    ours, replayed, theirs = [], [], []
     try:
         if environment is None:
             t5_folder.write(folder, *case[:4])
@@ -137,13 +137,21 @@ def measure(run, case, options, environment, device):
         for _ in range(options.rounds):
             found = run.call(f"ours, {name}", [str(HERE / "train"), "ours", str(folder), *numbers, *flags])
             ours += [found] if found else []
+            found = run.call(f"ours with graphs, {name}", [str(HERE / "train"), "ours", str(folder), *numbers, *flags, "--graphs"])
+            replayed += [found] if found else []
             if environment is not None:
                 found = run.call(f"theirs, {name}", [*script, "run", str(folder), *numbers, *flags], environment)
                 theirs += [found] if found else []
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    run.found["runs"].append({"name": name, "ours": ours, "theirs": theirs})
-    report(run, name, case, ours, theirs)
+    run.found["runs"].append({"name": name, "ours": ours, "with_graphs": replayed, "theirs": theirs})
+    # Short batches are promised with graphs, long ones without.
+    short = case[-1] is not None
+    report(run, name, case if not short else (*case[:-1], None), ours, theirs)
+    report(run, f"{name}, CUDA graphs", case if short else (*case[:-1], None), replayed, theirs)
+    if ours and replayed:
+        apart = max(abs(one - two) / max(abs(one), 1e-9) for one, two in zip(ours[0]["losses"], replayed[0]["losses"]))
+        run.record(f"{name}: largest difference that graphs make to losses", apart, "relative", "lower")
 
 
 def report(run, name, case, ours, theirs):

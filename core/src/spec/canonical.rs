@@ -151,6 +151,7 @@ fn train(job: &JobSpec) -> RawTrain {
         schedule: Some(RawSchedule { kind: Some(train.schedule.kind), warmup: Some(train.schedule.warmup) }),
         precision: Some(train.precision),
         activation_checkpointing: Some(train.activation_checkpointing),
+        cuda_graphs: Some(train.cuda_graphs),
         zero: Some(train.zero),
         sync: Some(RawSync {
             every: Some(train.sync.every),

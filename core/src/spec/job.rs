@@ -199,6 +199,8 @@ pub struct TrainSpec {
     pub precision: Precision,
     /// Blocks compute again in the backward pass what they would else keep.
     pub activation_checkpointing: bool,
+    /// GPUs replay recordings of micro-batches of the same shapes.
+    pub cuda_graphs: bool,
     /// Stage of ZeRO (Rajbhandari et al. 2020): 0, or 1, where each rank keeps its share of the optimiser's moments only. A lost rank
     /// then costs the steps since the last checkpoint.
     pub zero: u32,

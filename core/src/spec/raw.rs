@@ -261,6 +261,10 @@ pub(crate) struct RawTrain {
     /// Blocks keep only what they read and compute the rest again in the backward pass: less memory for more arithmetic.
     #[schemars(extend("default" = false))]
     pub activation_checkpointing: Option<bool>,
+    /// On GPUs, what a micro-batch makes the GPU do is recorded the third time its shapes occur, and replayed from then on. Worth it where
+    /// batches are so small that the processor cannot keep the GPU busy.
+    #[schemars(extend("default" = false))]
+    pub cuda_graphs: Option<bool>,
     /// Stage of ZeRO: 1 gives each rank its share of Adam's moments in place of all of them. A lost rank then costs the steps since
     /// the last checkpoint, and the job does not grow into slots that become free.
     #[schemars(range(min = 0, max = 1), extend("default" = 0))]

@@ -158,6 +158,13 @@ impl Resolver<'_> {
             let help = "equal micro-batches make the loss independent of how the batch is cut";
             self.contradiction(&["train", "micro_batch"], message, &format!("try {near}"), help);
         }
+        let recomputes = raw.activation_checkpointing.unwrap_or(false);
+        let records = raw.cuda_graphs.unwrap_or(false);
+        if records && recomputes {
+            let message = "`train.cuda_graphs` and `train.activation_checkpointing` exclude each other".to_owned();
+            let help = "what is computed again sets random generators back, which cannot be recorded";
+            self.contradiction(&["train", "cuda_graphs"], message, "remove one of them", help);
+        }
         let schedule = raw.schedule.clone().unwrap_or_default();
         let warmup = schedule.warmup.unwrap_or(0);
         if let TrainLength::Steps(steps) = length
@@ -179,7 +186,8 @@ impl Resolver<'_> {
             adam: adam(&raw.adam.clone().unwrap_or_default()),
             schedule: ScheduleSpec { kind: schedule.kind.unwrap_or(ScheduleKind::Linear), warmup },
             precision: raw.precision.unwrap_or(Precision::Fp32),
-            activation_checkpointing: raw.activation_checkpointing.unwrap_or(false),
+            activation_checkpointing: recomputes,
+            cuda_graphs: records,
             zero: raw.zero.unwrap_or(0),
             sync: self.sync(raw.sync.as_ref(), raw.zero.unwrap_or(0)),
             evaluate_every: raw.evaluate_every.unwrap_or(checkpoint_every),

@@ -1,3 +1,4 @@
+use tch::Device;
 use tch::nn::VarStore;
 
 use super::*;

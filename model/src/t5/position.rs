@@ -3,6 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use tch::{Device, Kind, Tensor, nn};
+use unimse_torch_ext::cuda::graph;
 
 use super::lowest;
 use crate::config::T5Config;
@@ -61,11 +62,16 @@ impl RelativeBias {
 
     /// The buckets of a sequence with itself. They take two dozen small operations, so they are remembered.
     fn buckets(&self, length: i64) -> Tensor {
+        let fresh = || self.bucket(&relative_positions(length, self.weight.device()));
+        if graph::records() {
+            // What is remembered may be dropped while the recording still reads it, and the other way round.
+            return fresh();
+        }
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, buckets)) = known.iter().find(|(known, _)| *known == length) {
             return buckets.shallow_clone();
         }
-        let buckets = self.bucket(&relative_positions(length, self.weight.device()));
+        let buckets = fresh();
         if known.len() == KNOWN {
             let _oldest = known.remove(0);
         }

@@ -66,23 +66,47 @@ impl Output {
 }
 
 impl Inputs {
+    /// Makes another tensor of each.
+    #[must_use]
+    pub fn map(&self, other: &dyn Fn(&Tensor) -> Tensor) -> Self {
+        Self {
+            input_ids: other(&self.input_ids),
+            attention_mask: other(&self.attention_mask),
+            acoustic: self.acoustic.map(other),
+            visual: self.visual.map(other),
+        }
+    }
+
     /// Copies all tensors to a device.
     #[must_use]
     pub fn to_device(&self, device: Device) -> Self {
-        Self {
-            input_ids: self.input_ids.to_device(device),
-            attention_mask: self.attention_mask.to_device(device),
-            acoustic: self.acoustic.to_device(device),
-            visual: self.visual.to_device(device),
-        }
+        self.map(&|tensor| tensor.to_device(device))
     }
 }
 
 impl Batch {
+    /// Makes another tensor of each.
+    #[must_use]
+    pub fn map(&self, other: &dyn Fn(&Tensor) -> Tensor) -> Self {
+        let answers = self.answers.as_ref().map(|answers| answers.map(other));
+        Self { inputs: self.inputs.map(other), targets: other(&self.targets), answers }
+    }
+
     /// Copies all tensors to a device.
     #[must_use]
     pub fn to_device(&self, device: Device) -> Self {
-        let answers = self.answers.as_ref().map(|answers| answers.to_device(device));
-        Self { inputs: self.inputs.to_device(device), targets: self.targets.to_device(device), answers }
+        self.map(&|tensor| tensor.to_device(device))
+    }
+
+    /// Names all tensors, always in the same order.
+    pub fn tensors(&self) -> Vec<&Tensor> {
+        let Inputs { input_ids, attention_mask, acoustic, visual } = &self.inputs;
+        let parts = acoustic.parts.iter().chain(&visual.parts);
+        let answers = self.answers.iter().flat_map(|answers| std::iter::once(&answers.scores).chain(&answers.classes));
+        [input_ids, attention_mask, &self.targets]
+            .into_iter()
+            .chain(parts.flat_map(|part| [&part.rows, &part.features, &part.lengths]))
+            .chain(answers)
+            .collect()
     }
 }

@@ -114,8 +114,8 @@ fn padding_on_the_right_changes_nothing() {
         inputs: Inputs {
             input_ids: padded(&batch.inputs.input_ids, 5, 0),
             attention_mask: padded(&batch.inputs.attention_mask, 5, 0),
-            acoustic: batch.inputs.acoustic.to_device(Device::Cpu),
-            visual: batch.inputs.visual.to_device(Device::Cpu),
+            acoustic: batch.inputs.acoustic.map(&Tensor::shallow_clone),
+            visual: batch.inputs.visual.map(&Tensor::shallow_clone),
         },
         targets: padded(&batch.targets, 3, IGNORED_TARGET),
         answers: None,

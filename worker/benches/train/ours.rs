@@ -1,6 +1,6 @@
 //! Our side, in processes of its own: `ours FOLDER STEPS THREADS`, `ranks FOLDER STEPS THREADS WORLD`, `lengths FOLDER THREADS MICRO`,
 //! `slow FOLDER WAY MICRO MEGABITS` (two ranks), `saving FOLDER STEPS THREADS TO SAVES`, each with `[--device cuda]
-//! [--precision bf16]`. They print one line of JSON.
+//! [--precision bf16] [--graphs]`. They print one line of JSON.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -28,7 +28,8 @@ pub(super) fn ran(arguments: &[String]) -> bool {
     let options = |steps: u32, threads: u32| {
         let said = |pair: [&str; 2]| arguments.windows(2).any(|window| window == pair);
         let (cuda, bf16) = (said(["--device", "cuda"]), said(["--precision", "bf16"]));
-        Options { steps: u64::from(steps), warm: WARM, threads, cuda, bf16, ..Options::default() }
+        let graphs = arguments.iter().any(|argument| argument == "--graphs");
+        Options { steps: u64::from(steps), warm: WARM, threads, cuda, bf16, graphs, ..Options::default() }
     };
     let alone = || Box::new(local::group(1, 0).remove(0)) as Box<dyn Collective>;
     let folder = || Path::new(&arguments[1]);

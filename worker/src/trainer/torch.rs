@@ -13,6 +13,7 @@ mod feed;
 mod flat;
 mod folder;
 pub mod gpu_check;
+mod graphs;
 mod labelling;
 mod material;
 mod negatives;

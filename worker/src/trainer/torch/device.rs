@@ -1,9 +1,10 @@
 //! The device of a slot.
 
-use tch::Device;
+use tch::{Device, Tensor};
 use unimse_core::job::ExitCause;
 use unimse_core::worker::Slot;
-use unimse_torch_ext::cuda;
+use unimse_torch_ext::Error;
+use unimse_torch_ext::cuda::{self, Entered, Stream};
 
 /// Prepares libtorch for a slot and names its device; the agent has hidden all GPUs but the slot's own.
 ///
@@ -15,11 +16,35 @@ pub(super) fn prepare(slot: &Slot) -> Result<Device, ExitCause> {
             Ok(Device::Cpu)
         }
         Slot::Gpu { index, .. } => match cuda::load() {
-            Ok(_) => Ok(Device::Cuda(0)),
+            Ok(_) => own_stream(0)
+                .map(|()| Device::Cuda(0))
+                .map_err(|error| ExitCause::NotStarted { message: format!("GPU {index} cannot be used: {error}") }),
             Err(reason) => {
                 let hint = "check the driver with nvidia-smi and the installation with `unimse-worker gpu-check`";
                 Err(ExitCause::NotStarted { message: format!("GPU {index} cannot be used: {reason}; hint: {hint}") })
             }
         },
+    }
+}
+
+/// Lets this thread work in a stream of its own on a GPU, for the rest of its life: the default stream cannot be recorded, and waits
+/// for copies that others make.
+pub(super) fn own_stream(device: u32) -> Result<(), Error> {
+    Stream::of_pool(device)?.enter().map(Entered::stay)
+}
+
+/// The stream that this thread works in on the GPU where a tensor is.
+pub(super) fn stream_of(tensor: &Tensor) -> Result<Option<Stream>, Error> {
+    match tensor.device() {
+        Device::Cuda(index) => Stream::current(index as u32).map(Some),
+        _ => Ok(None),
+    }
+}
+
+/// What other systems call it; 0, the default stream, where there is none.
+pub(super) fn stream_handle(tensor: &Tensor) -> u64 {
+    match tensor.device() {
+        Device::Cuda(index) => Stream::current_handle(index as u32).unwrap_or(0),
+        _ => 0,
     }
 }

@@ -11,10 +11,12 @@ use unimse_core::spec::{TrainSpec, parse_job};
 use unimse_model::{Batch, Inputs, Modality, Preset, UniMse, weights};
 use unimse_torch_ext::{autocast, cuda};
 
+use super::super::{Halt, failed, invalid};
 use super::flat::Flat;
-use super::optimiser;
+use super::graphs::{Graphs, Shares};
 use super::reducer::{Reducer, Wire, device_buffer};
 use super::seeding::seeded;
+use super::{device, optimiser};
 
 /// The variable that lets NCCL from 2.30 put several ranks on one GPU.
 pub const MULTI_RANK: (&str, &str) = ("NCCL_MULTI_RANK_GPU_ENABLE", "1");
@@ -32,25 +34,34 @@ pub struct Report {
     pub losses: (f64, f64),
     /// Milliseconds of a step after the first ones.
     pub step_milliseconds: f64,
+    /// The same where passes are replayed as CUDA graphs, which end at the same loss.
+    pub graph_milliseconds: f64,
     /// Whether NCCL added up over one rank.
     pub nccl: bool,
 }
 
-/// Trains a few bf16 steps of a tiny model on GPU 0 and sums over one rank with NCCL; `None` without a GPU, with the reason.
+/// Trains a few bf16 steps of a tiny model on GPU 0, without CUDA graphs and with them, and sums over one rank with NCCL; `None` without a
+/// GPU, with the reason.
 pub fn run() -> Result<Result<Report, String>, String> {
     let found = match cuda::load() {
         Ok(found) => found,
         Err(reason @ cuda::Unavailable::NoDriver) => return Ok(Err(reason.to_string())),
         Err(reason) => return Err(reason.to_string()),
     };
-    let (first, last, step) = train(Device::Cuda(0))?;
+    device::own_stream(0).map_err(|error| error.to_string())?;
+    let (first, last, step) = train(Device::Cuda(0), None)?;
     if !(last.is_finite() && last < first) {
         return Err(format!("bf16 training on the GPU does not learn: the loss went from {first} to {last}"));
     }
+    let (_, replayed, replaying) = train(Device::Cuda(0), Some(Graphs::new(Device::Cuda(0), 1)))?;
+    // Sums on a GPU are not always made in the same order.
+    if (replayed - last).abs() > 0.02 * last.abs().max(0.1) {
+        return Err(format!("training with CUDA graphs ends at a loss of {replayed}, without at {last}"));
+    }
     nccl::available().map_err(|reason| reason.to_string())?;
     sums(1)?;
-    let step_milliseconds = step.as_secs_f64() * 1e3;
-    Ok(Ok(Report { devices: found.devices, losses: (first, last), step_milliseconds, nccl: true }))
+    let [step_milliseconds, graph_milliseconds] = [step, replaying].map(|time| time.as_secs_f64() * 1e3);
+    Ok(Ok(Report { devices: found.devices, losses: (first, last), step_milliseconds, graph_milliseconds, nccl: true }))
 }
 
 /// Sums over two ranks that share GPU 0; works with NCCL from 2.30, if [`MULTI_RANK`] was set when the process started.
@@ -65,7 +76,7 @@ fn settings() -> TrainSpec {
 }
 
 /// Learns one made-up batch by heart; returns the first and the last loss, and the time of a step.
-fn train(device: Device) -> Result<(f64, f64, Duration), String> {
+fn train(device: Device, mut graphs: Option<Graphs>) -> Result<(f64, f64, Duration), String> {
     let mut config = Preset::Tiny.config();
     config.unimse.acoustic.dims = vec![5];
     config.unimse.visual.dims = vec![20];
@@ -74,7 +85,14 @@ fn train(device: Device) -> Result<(f64, f64, Duration), String> {
     let mut flat = Flat::new(weights::parameters(&store), device).map_err(|cause| cause.to_string())?;
     let batch = seeded(2, || made_up(config.t5.vocab_size, device));
     let train = settings();
-    let tokens = batch.targets.numel() as f64;
+    let shares = Shares::of((batch.targets.numel() as f64, 8.0), device);
+    let pass = |batch: &Batch, shares: &Shares| {
+        let forward = || model.forward(batch, true);
+        let output = autocast::bf16(device.is_cuda(), forward).map_err(failed)?.map_err(invalid)?;
+        let loss = model.loss_over(&output, &shares.tokens, &shares.samples);
+        loss.backward();
+        Ok::<_, Halt>(loss.detach().view([1]))
+    };
     let mut losses = Vec::new();
     let mut began = Instant::now();
     for step in 1..=STEPS {
@@ -83,14 +101,24 @@ fn train(device: Device) -> Result<(f64, f64, Duration), String> {
             began = Instant::now();
         }
         flat.clear();
-        let forward = || model.forward(&batch, true).map(|output| model.loss(&output, tokens, 8.0));
-        let loss = autocast::bf16(device.is_cuda(), forward).map_err(|error| error.to_string())?;
-        let loss = loss.map_err(|error| error.to_string())?;
-        loss.backward();
+        let one = || {
+            if let Some(graphs) = &mut graphs
+                && let Some(loss) = graphs.pass(&batch, &shares, pass)?
+            {
+                return Ok(loss.copy());
+            }
+            pass(&batch, &shares)
+        };
+        let loss = seeded(step, one).map_err(|halt| format!("{halt:?}"))?;
         optimiser::update(&mut flat, &train, Step(step), STEPS).map_err(|cause| cause.to_string())?;
         losses.push(loss.double_value(&[]));
     }
     let step = began.elapsed() / (STEPS - 5) as u32;
+    if let Some(graphs) = &graphs
+        && graphs.replays() + 2 != STEPS
+    {
+        return Err(format!("{} of {STEPS} steps were replayed", graphs.replays()));
+    }
     Ok((losses[0], losses[losses.len() - 1], step))
 }
 

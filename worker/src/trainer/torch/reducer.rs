@@ -15,9 +15,11 @@ use tch::{Device, Kind, Tensor};
 use unimse_collectives::{Buffer, Collective, DType, DeviceBuffer, segment};
 use unimse_core::job::ExitCause;
 use unimse_core::spec::Precision;
+use unimse_torch_ext::cuda::Stream;
 use unimse_torch_ext::{hook, view};
 
 use super::super::{Halt, failed, spans};
+use super::device::{self, stream_handle};
 use super::flat::Flat;
 
 /// The size at which a bucket is full, in numbers: 25 MiB, as in DDP.
@@ -135,10 +137,14 @@ impl Reducer {
     /// Runs `backward` and adds up the buckets over the ranks as they become complete; returns how long the sums took beyond it.
     pub(super) fn during(&self, group: &mut dyn Collective, backward: impl FnOnce()) -> Result<Duration, Halt> {
         let complete = self.progress.watch();
-        let views = self.views();
+        let (views, way) = (self.views(), self.way());
+        let stream = device::stream_of(&self.gradients).map_err(failed)?;
         let summed = std::thread::scope(|scope| {
-            let way = self.way();
-            let summing = scope.spawn(move || sum_as_they_come(group, views, &complete, way));
+            let summing = scope.spawn(move || {
+                // Sums come after what this thread's backward pass has queued.
+                let _entered = stream.map(Stream::enter).transpose().map_err(failed)?;
+                sum_as_they_come(group, views, &complete, way)
+            });
             backward();
             self.progress.unwatch();
             let computed = Instant::now();
@@ -170,7 +176,7 @@ impl Reducer {
     /// Waits until the sums can be used.
     pub(super) fn finish(&self, group: &mut dyn Collective) -> Result<(), Halt> {
         match (self.gradients.device(), group.world_size() > 1, group.device()) {
-            (Device::Cuda(_), true, Some(device)) => Ok(device.synchronize(0)?),
+            (Device::Cuda(_), true, Some(device)) => Ok(device.synchronize(stream_handle(&self.gradients))?),
             _ => Ok(()),
         }
     }
@@ -245,7 +251,7 @@ pub(super) fn add_up(group: &mut dyn Collective, tensor: &mut Tensor, wire: Wire
     if tensor.device().is_cuda()
         && let Some(device) = group.device()
     {
-        device.synchronize(0)?;
+        device.synchronize(stream_handle(tensor))?;
     }
     Ok(bytes)
 }
@@ -267,7 +273,7 @@ fn sum(group: &mut dyn Collective, view: &mut Tensor, Way { wire, scatters }: Wa
             let rounded = view.to_kind(Kind::BFloat16);
             device.enqueue_all_reduce(DeviceBuffer { dtype: DType::Bf16, ..device_buffer(&rounded) })?;
             // The copy back must come after the sum, which has a stream of its own.
-            device.synchronize(0)?;
+            device.synchronize(stream_handle(view))?;
             view.copy_(&rounded);
             Ok(())
         }
@@ -296,9 +302,14 @@ fn gather(group: &mut dyn Collective, view: &mut Tensor) -> Result<(), Halt> {
     Ok(())
 }
 
-/// Names the memory of a contiguous f32 tensor on a GPU, in the order of libtorch's default stream.
+/// Names the memory of a contiguous f32 tensor on a GPU, in the order of this thread's stream.
 pub(super) fn device_buffer(tensor: &Tensor) -> DeviceBuffer {
-    DeviceBuffer { ptr: tensor.data_ptr() as u64, len: tensor.numel(), dtype: DType::F32, stream: 0 }
+    DeviceBuffer {
+        ptr: tensor.data_ptr() as u64,
+        len: tensor.numel(),
+        dtype: DType::F32,
+        stream: stream_handle(tensor),
+    }
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ use super::super::{
 };
 use super::description::{config_of, describe, understand};
 use super::feed::Feed;
+use super::graphs::Shares;
 use super::material::Material;
 use super::{device, evaluation, optimiser, utilisation, zero};
 use crate::protocol::Begin;
@@ -205,7 +206,8 @@ impl Replica for TorchReplica {
         if let Some(exact) = &mut self.model.exact {
             exact.clear();
         }
-        let of = (self.material.weighted_tokens(&batch.samples), batch.samples.len() as f64);
+        let whole = (self.material.weighted_tokens(&batch.samples), batch.samples.len() as f64);
+        let shares = Shares::of(whole, self.device);
         let began = Instant::now();
         let against = self.negatives(step, &shards, group)?;
         sums.forward += began.elapsed();
@@ -220,18 +222,19 @@ impl Replica for TorchReplica {
                 exact.set_aside(&mut self.model.flat.gradients);
             }
             let reducer = &self.model.reducer;
+            let summed = overlaps && place == last;
             let mut exposed = Duration::ZERO;
             let backward = |loss: &Tensor| {
                 let _span = spans::span("backward");
-                if overlaps && place == last {
+                if summed {
                     exposed = reducer.during(&mut *group, || loss.backward())?;
                 } else {
                     loss.backward();
                 }
                 Ok(())
             };
-            let (own, forward, backward) =
-                self.micro_shard(step, shard, of, against.as_ref().map(|parts| &parts[place]), backward)?;
+            let against = against.as_ref().map(|parts| &parts[place]);
+            let (own, forward, backward) = self.micro_shard(step, shard, &shares, against, !summed, backward)?;
             parts += own;
             sums.forward += forward;
             sums.backward += backward.saturating_sub(exposed);

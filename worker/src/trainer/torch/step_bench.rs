@@ -17,15 +17,17 @@ use unimse_torch_ext::{autocast, cuda};
 
 pub use saving::{Saved, run_saving};
 
+use super::super::{Halt, failed, invalid};
 use super::copies::Copies;
 use super::exact::Exact;
 use super::flat::Flat;
-use super::optimiser;
+use super::graphs::{Graphs, Shares};
 use super::powersgd::PowerSgd;
 use super::published;
 use super::reducer::{Reducer, Wire};
 use super::rounds::Rounds;
 use super::seeding::seeded;
+use super::{device, optimiser};
 
 /// What to measure.
 #[derive(Clone, Copy, Debug, Default)]
@@ -40,6 +42,8 @@ pub struct Options {
     pub cuda: bool,
     /// Forward passes under autocast.
     pub bf16: bool,
+    /// Record passes as CUDA graphs and replay them.
+    pub graphs: bool,
     /// How the ranks agree.
     pub sync: SyncSpec,
     /// Take the samples of this rank of so many, though the group has none but this one.
@@ -137,6 +141,7 @@ struct Engine {
     exact: Option<Exact>,
     rounds: Option<Rounds>,
     powersgd: Option<PowerSgd>,
+    graphs: Option<Graphs>,
     group: Box<dyn Collective>,
     device: Device,
     bf16: bool,
@@ -160,6 +165,7 @@ impl Engine {
         tch::set_num_threads(options.threads as i32);
         if options.cuda {
             cuda::load().map_err(|reason| reason.to_string())?;
+            device::own_stream(0).map_err(|error| error.to_string())?;
         }
         let device = if options.cuda { Device::Cuda(0) } else { Device::Cpu };
         let text = std::fs::read_to_string(folder.join("config.json")).map_err(|error| error.to_string())?;
@@ -191,6 +197,7 @@ impl Engine {
             exact,
             rounds,
             powersgd,
+            graphs: options.graphs.then(|| Graphs::new(device, 1)),
             sent: 0,
             group,
             device,
@@ -218,21 +225,36 @@ impl Engine {
         let group = self.group.as_mut();
         let usual = self.rounds.is_none() && self.powersgd.is_none();
         let overlaps = usual && self.reducer.overlaps(group);
+        let shares = Shares::of((tokens, samples), self.device);
         let (mut forward, mut exposed, mut total) = (Duration::ZERO, Duration::ZERO, Vec::new());
         for (place, batch) in shards.iter().enumerate() {
             if let Some(exact) = self.exact.as_mut().filter(|_| place > 0) {
                 exact.set_aside(&mut self.flat.gradients);
             }
+            let summed = overlaps && place + 1 == shards.len();
             let began = Instant::now();
-            let pass = || self.model.forward(batch, true).map(|output| self.model.loss(&output, tokens, samples));
-            let loss = if self.bf16 {
-                autocast::bf16(self.device.is_cuda(), pass).map_err(|error| error.to_string())?
-            } else {
-                pass()
+            let model = &self.model;
+            let pass = |batch: &Batch, shares: &Shares| {
+                let pass = || {
+                    model.forward(batch, true).map(|output| model.loss_over(&output, &shares.tokens, &shares.samples))
+                };
+                let loss = if self.bf16 { autocast::bf16(self.device.is_cuda(), pass) } else { Ok(pass()) };
+                Ok::<_, Halt>(loss.map_err(failed)?.map_err(invalid)?)
             };
-            let loss = loss.map_err(|error| error.to_string())?;
+            if let Some(graphs) = self.graphs.as_mut().filter(|_| !summed) {
+                let whole = |batch: &Batch, shares: &Shares| {
+                    let loss = pass(batch, shares)?;
+                    loss.backward();
+                    Ok(loss.detach().view([1]))
+                };
+                if let Some(loss) = graphs.pass(batch, &shares, whole).map_err(halted)? {
+                    total.push(loss.copy().squeeze());
+                    continue;
+                }
+            }
+            let loss = pass(batch, &shares).map_err(halted)?;
             forward += began.elapsed();
-            if overlaps && place + 1 == shards.len() {
+            if summed {
                 exposed = self.reducer.during(group, || loss.backward()).map_err(halted)?;
             } else {
                 loss.backward();

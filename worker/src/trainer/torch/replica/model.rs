@@ -1,5 +1,6 @@
 //! The state of a replica: what learns and what does not, in and out of checkpoints and over to peers.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use tch::{Device, Tensor, nn};
@@ -9,6 +10,7 @@ use unimse_core::id::Rank;
 use unimse_core::job::ExitCause;
 use unimse_core::spec::Precision;
 use unimse_model::{Config, UniMse, weights};
+use unimse_torch_ext::cuda::Event;
 use unimse_torch_ext::view;
 
 use super::super::super::{Copier, Halt, Read, failed, invalid};
@@ -16,13 +18,14 @@ use super::super::copies::Copies;
 use super::super::description::init_folder;
 use super::super::exact::Exact;
 use super::super::flat::{Entry, Flat};
+use super::super::graphs::Graphs;
 use super::super::material::Material;
 use super::super::powersgd::PowerSgd;
 use super::super::reducer::{Reducer, Wire, device_buffer};
 use super::super::rounds::Rounds;
 use super::super::stored;
 use super::super::zero::{self, Piece};
-use super::super::{published, seeding, tuning};
+use super::super::{device, published, seeding, tuning};
 use crate::protocol::Begin;
 
 /// What the tensors of a checkpoint are called, for each of the flat tensors of the state.
@@ -46,6 +49,8 @@ pub(super) struct Model {
     pub(super) rounds: Option<Rounds>,
     /// Factors travel in place of gradients.
     pub(super) powersgd: Option<PowerSgd>,
+    /// Recordings of its passes, if the job wants some.
+    pub(super) graphs: Option<RefCell<Graphs>>,
     /// Nothing has changed since it was made from the job's seed.
     pub(super) fresh: bool,
     /// Where checkpoints are copied to.
@@ -98,6 +103,7 @@ impl Model {
             exact,
             rounds,
             powersgd,
+            graphs: (train.cuda_graphs && device.is_cuda()).then(|| RefCell::new(Graphs::new(device, 4))),
             fresh: true,
             copies: Copies::default(),
             shared_by,
@@ -254,7 +260,15 @@ impl Model {
         };
         let tensors: Vec<Tensor> = places.iter().map(tensor).collect();
         let copies = self.copies.clone();
-        Box::new(move || copies.of(&tensors))
+        // On a GPU beside the next passes, behind what is queued now.
+        let queued = device::stream_of(&flat.parameters).and_then(|stream| stream.map(Event::after).transpose());
+        Box::new(move || {
+            let _entered = match queued.map_err(failed)? {
+                Some(event) => Some(event.beside().map_err(failed)?),
+                None => None,
+            };
+            copies.of(&tensors)
+        })
     }
 }
 
