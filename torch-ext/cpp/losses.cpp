@@ -8,7 +8,7 @@
 #include <ATen/Parallel.h>
 #include <ATen/Tensor.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
+#include <ATen/ops/empty_strided.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "guarded.h"
@@ -37,9 +37,10 @@ struct CrossEntropy : torch::autograd::Function<CrossEntropy> {
     variable_list saved = context->get_saved_variables(), result(3);
     if (!gradients[0].defined()) return result;
     const Tensor &logits = saved[0], &targets = saved[1], &scale = saved[2], gradient = gradients[0].contiguous();
-    result[0] = at::empty_like(logits);
+    const int64_t stride = spaced(logits.size(1));
+    result[0] = at::empty_strided(logits.sizes(), {stride, 1}, logits.options());
     rows::cross_entropy_backward(logits.const_data_ptr<float>(), targets.const_data_ptr<int64_t>(), scale.const_data_ptr<float>(),
-                                 gradient.const_data_ptr<float>(), result[0].mutable_data_ptr<float>(), logits.size(0), logits.size(1),
+                                 gradient.const_data_ptr<float>(), result[0].mutable_data_ptr<float>(), stride, logits.size(0), logits.size(1),
                                  context->saved_data["ignored"].toInt());
     return result;
   }

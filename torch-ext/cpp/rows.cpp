@@ -153,9 +153,11 @@ void relu_drop(float* x, int64_t count, const Draw& draw) {
   }
 }
 
-EVERY_CPU void relu_drop_backward(float* gradient, const float* kept, int64_t count, float scale) {
+EVERY_CPU void relu_drop_backward(float* gradient, int64_t stride, const float* kept, int64_t count, int64_t width, float scale) {
+  for (int64_t row = 0; row < count; ++row, gradient += stride, kept += width) {
 #pragma omp simd
-  for (int64_t i = 0; i < count; ++i) gradient[i] = kept[i] > 0.0f ? gradient[i] * scale : 0.0f;
+    for (int64_t i = 0; i < width; ++i) gradient[i] = kept[i] > 0.0f ? gradient[i] * scale : 0.0f;
+  }
 }
 
 void gate(const float* both, float* out, int64_t count, int64_t width, const Draw& draw) {
@@ -165,8 +167,9 @@ void gate(const float* both, float* out, int64_t count, int64_t width, const Dra
   }
 }
 
-void gate_backward(const float* both, const float* gradient, float* to_both, int64_t count, int64_t width, const Draw& draw) {
-  for (int64_t row = 0; row < count; ++row, both += 2 * width, gradient += width, to_both += 2 * width) {
+void gate_backward(const float* both, const float* gradient, float* to_both, int64_t stride, int64_t count, int64_t width,
+                   const Draw& draw) {
+  for (int64_t row = 0; row < count; ++row, both += 2 * width, gradient += width, to_both += stride) {
     const uint64_t key = key_of_block(draw.key, static_cast<uint64_t>(row));
     gate_row_backward(both, both + width, gradient, to_both, to_both + width, static_cast<uint32_t>(width), key, draw.threshold,
                       draw.scale);
@@ -241,8 +244,8 @@ EVERY_CPU void cross_entropy(const float* logits, const int64_t* targets, float*
 }
 
 EVERY_CPU void cross_entropy_backward(const float* logits, const int64_t* targets, const float* scale, const float* gradient, float* to,
-                                      int64_t count, int64_t width, int64_t ignored) {
-  for (int64_t row = 0; row < count; ++row, logits += width, to += width) {
+                                      int64_t stride, int64_t count, int64_t width, int64_t ignored) {
+  for (int64_t row = 0; row < count; ++row, logits += width, to += stride) {
     if (targets[row] == ignored) {
       std::memset(to, 0, sizeof(float) * static_cast<size_t>(width));
       continue;

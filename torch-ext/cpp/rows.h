@@ -21,14 +21,16 @@ void norm_backward(const float* gradient, const float* x, const float* weight, c
 // x = max(x, 0), then dropout.
 void relu_drop(float* x, int64_t count, const Draw& draw);
 
-// gradient = 0 where `kept` is 0, else scaled: the backward pass of `relu_drop`, whose result is `kept`.
-void relu_drop_backward(float* gradient, const float* kept, int64_t count, float scale);
+// gradient = 0 where `kept` is 0, else scaled: the backward pass of `relu_drop`, whose result is `kept`. Rows of `gradient` are `stride`
+// numbers apart.
+void relu_drop_backward(float* gradient, int64_t stride, const float* kept, int64_t count, int64_t width, float scale);
 
 // out = dropout(gelu(a) * b) for rows `[b, a]` of `both`, each `width` numbers; gelu by its tangent. Numbers are drawn row by row.
 void gate(const float* both, float* out, int64_t count, int64_t width, const Draw& draw);
 
-// The gradients of `both` from that of `gate`'s result.
-void gate_backward(const float* both, const float* gradient, float* to_both, int64_t count, int64_t width, const Draw& draw);
+// The gradients of `both` from that of `gate`'s result, in rows that are `stride` numbers apart.
+void gate_backward(const float* both, const float* gradient, float* to_both, int64_t stride, int64_t count, int64_t width,
+                   const Draw& draw);
 
 // out = residual + dropout(x); without a residual out = dropout(x). Places in `out` count from 0.
 void drop(const float* x, const float* residual, float* out, int64_t count, const Draw& draw);
@@ -47,9 +49,9 @@ void add(float* sum, int64_t stride, const float* x, int64_t count, int64_t widt
 void cross_entropy(const float* logits, const int64_t* targets, float* losses, float* scale, int64_t count, int64_t width,
                    int64_t ignored);
 
-// to = gradient * (softmax(logits) - one at the target) for each row.
+// to = gradient * (softmax(logits) - one at the target) for each row, `stride` numbers apart.
 void cross_entropy_backward(const float* logits, const int64_t* targets, const float* scale, const float* gradient, float* to,
-                            int64_t count, int64_t width, int64_t ignored);
+                            int64_t stride, int64_t count, int64_t width, int64_t ignored);
 
 struct Adam {
   float shrink;    // 1 - learning rate * weight decay.

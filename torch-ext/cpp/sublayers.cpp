@@ -72,25 +72,23 @@ struct Beside {
     }
   }
 
-  // to[.., inputs] = gradient W.
-  void backward(int64_t rows, const float* gradient, float* to) const {
-    const int64_t stride = count * outputs;
+  // to[.., inputs] = gradient W, for rows of the gradient that are `stride` numbers apart.
+  void backward(int64_t rows, const float* gradient, int64_t stride, float* to) const {
     for (int64_t i = 0; i < (together ? 1 : count); ++i) {
-      product::nn(rows, inputs, together ? stride : outputs, {gradient + i * outputs, stride}, {read(weights[i]), inputs},
+      product::nn(rows, inputs, together ? count * outputs : outputs, {gradient + i * outputs, stride}, {read(weights[i]), inputs},
                   i == 0 ? 0.0f : 1.0f, {to, inputs});
     }
   }
 
   // The weights' gradients += gradient^T x.
-  void gradients(int64_t rows, const float* gradient, const float* x, const Sink* sinks) const {
-    const int64_t stride = count * outputs;
+  void gradients(int64_t rows, const float* gradient, int64_t stride, const float* x, const Sink* sinks) const {
     bool one = true;
     for (int64_t i = 0; i < count; ++i) {
       one = one && sinks[i].wanted() && (i == 0 || sinks[i].data() == sinks[i - 1].data() + outputs * inputs);
     }
     for (int64_t i = 0; i < (one ? 1 : count); ++i) {
       if (!sinks[i].wanted()) continue;
-      product::tn(one ? stride : outputs, inputs, rows, {gradient + i * outputs, stride}, {x, inputs}, 1.0f, {sinks[i].data(), inputs});
+      product::tn(one ? count * outputs : outputs, inputs, rows, {gradient + i * outputs, stride}, {x, inputs}, 1.0f, {sinks[i].data(), inputs});
     }
   }
 };
@@ -125,16 +123,17 @@ struct FeedForward : torch::autograd::Function<FeedForward> {
       product::tn(width, wide, count, {read(to_out), width}, {read(inner), wide}, 1.0f, {to_wo.data(), wide});
     }
     if (to_wi.wanted() || to_norm.wanted() || context->needs_input_grad(0)) {
-      Tensor to_inner = at::empty_like(inner), normed = at::empty_like(x);
-      product::nn(count, wide, width, {read(to_out), width}, {read(wo), wide}, 0.0f, {write(to_inner), wide});
-      rows::relu_drop_backward(write(to_inner), read(inner), inner.numel(), draw.scale);
+      const int64_t stride = spaced(wide);
+      Tensor to_inner = at::empty({count, stride}, x.options()), normed = at::empty_like(x);
+      product::nn(count, wide, width, {read(to_out), width}, {read(wo), wide}, 0.0f, {write(to_inner), stride});
+      rows::relu_drop_backward(write(to_inner), stride, read(inner), count, wide, draw.scale);
       if (to_wi.wanted()) {
         rows::norm_again(read(x), read(norm), read(inverse), write(normed), count, width);
-        product::tn(wide, width, count, {read(to_inner), wide}, {read(normed), width}, 1.0f, {to_wi.data(), width});
+        product::tn(wide, width, count, {read(to_inner), stride}, {read(normed), width}, 1.0f, {to_wi.data(), width});
       }
       if (to_norm.wanted() || context->needs_input_grad(0)) {
         // What the norm gave is no longer needed: its place takes the gradient.
-        product::nn(count, width, wide, {read(to_inner), wide}, {read(wi), width}, 0.0f, {write(normed), width});
+        product::nn(count, width, wide, {read(to_inner), stride}, {read(wi), width}, 0.0f, {write(normed), width});
         result[0] = at::empty_like(x);
         rows::norm_backward(read(normed), read(x), read(norm), read(inverse), read(gradient), write(result[0]), to_norm.data(), count,
                             width);
@@ -187,15 +186,16 @@ struct GatedFeedForward : torch::autograd::Function<GatedFeedForward> {
     if (norm_wanted || to_weights[0].wanted() || to_weights[1].wanted()) {
       // What the gate gave is no longer needed: its place takes the gradient.
       product::nn(count, wide, width, {read(to_out), width}, {read(wo), wide}, 0.0f, {write(inner), wide});
-      Tensor to_both = at::empty_like(both), normed = at::empty_like(x);
-      rows::gate_backward(read(both), read(inner), write(to_both), count, wide, inner_draw);
+      const int64_t stride = spaced(2 * wide);
+      Tensor to_both = at::empty({count, stride}, x.options()), normed = at::empty_like(x);
+      rows::gate_backward(read(both), read(inner), write(to_both), stride, count, wide, inner_draw);
       const Beside beside(weights, 2);
       if (to_weights[0].wanted() || to_weights[1].wanted()) {
         rows::norm_again(read(x), read(norm), read(inverse), write(normed), count, width);
-        beside.gradients(count, read(to_both), read(normed), to_weights);
+        beside.gradients(count, read(to_both), stride, read(normed), to_weights);
       }
       if (norm_wanted) {
-        beside.backward(count, read(to_both), write(normed));
+        beside.backward(count, read(to_both), stride, write(normed));
         result[0] = at::empty_like(x);
         rows::norm_backward(read(normed), read(x), read(norm), read(inverse), read(gradient), write(result[0]), to_norm.data(), count,
                             width);
@@ -254,6 +254,13 @@ struct Projected {
   Projected(const Shape& shape, bool crossed, const at::TensorOptions& options) : inner(shape.inner()) {
     own = at::empty({shape.queries(), crossed ? inner : 3 * inner}, options);
     if (crossed) other = at::empty({shape.keys(), 2 * inner}, options);
+  }
+  // For their gradients.
+  static Projected of_gradients(const Shape& shape, bool crossed, const at::TensorOptions& options) {
+    const int64_t inner = shape.inner();
+    Tensor own = at::empty({shape.queries(), spaced(crossed ? inner : 3 * inner)}, options), other;
+    if (crossed) other = at::empty({shape.keys(), spaced(2 * inner)}, options);
+    return Projected(own, other, inner);
   }
   Projected(const Tensor& own, const Tensor& other, int64_t inner) : own(own), other(other), inner(inner) {}
 
@@ -353,7 +360,7 @@ struct Attend : torch::autograd::Function<Attend> {
     Tensor to_attended = at::empty_like(attended);
     product::nn(count, inner, shape.width, {read(to_out), shape.width}, {read(wo), inner}, 0.0f, {write(to_attended), inner});
 
-    const Projected to(shape, projected.crossed(), x.options());
+    const auto to = Projected::of_gradients(shape, projected.crossed(), x.options());
     const bool bias_wanted = context->saved_data["bias"].toBool() && context->needs_input_grad(projected.crossed() ? 7 : 6);
     Tensor to_bias;
     if (bias_wanted) {
@@ -368,17 +375,17 @@ struct Attend : torch::autograd::Function<Attend> {
     rows::norm_again(read(x), read(norm), read(inverse), write(normed), count, shape.width);
     const int64_t first = projected.crossed() ? 2 : 0;
     const Beside of_own(weights + first, 3 - first);
-    of_own.gradients(count, read(to.own), read(normed), to_weights + first);
+    of_own.gradients(count, read(to.own), to.own.size(1), read(normed), to_weights + first);
     if (projected.crossed()) {
       const Beside of_other(weights, 2);
-      of_other.gradients(shape.keys(), read(to.other), read(memory), to_weights);
+      of_other.gradients(shape.keys(), read(to.other), to.other.size(1), read(memory), to_weights);
       if (context->needs_input_grad(6)) {
         result[6] = at::empty_like(memory);
-        of_other.backward(shape.keys(), read(to.other), write(result[6]));
+        of_other.backward(shape.keys(), read(to.other), to.other.size(1), write(result[6]));
       }
     }
     if (norm_wanted) {
-      of_own.backward(count, read(to.own), write(normed));
+      of_own.backward(count, read(to.own), to.own.size(1), write(normed));
       result[0] = at::empty_like(x);
       rows::norm_backward(read(normed), read(x), read(norm), read(inverse), read(gradient), write(result[0]), to_norm.data(), count,
                           shape.width);
