@@ -9,6 +9,7 @@
 
 use tch::nn::Module;
 use tch::{Kind, Tensor, nn};
+use unimse_torch_ext::autocast;
 
 use crate::Error;
 use crate::config::ModalityConfig;
@@ -213,10 +214,17 @@ impl Lstm {
 
     /// Runs over `[b, T, D]` from a zero state; returns the output at every frame, `[b, T, hidden]`.
     fn run(&self, features: &Tensor, train: bool) -> Tensor {
-        let zero = features.new_zeros([1, features.size()[0], self.hidden], (features.kind(), features.device()));
-        let weights: Vec<&Tensor> = self.weights.iter().collect();
-        let (outputs, _, _) = features.lstm(&[&zero, &zero], &weights, true, 1, 0.0, train, false, true);
-        outputs
+        let run = |features: &Tensor| {
+            let zero = features.new_zeros([1, features.size()[0], self.hidden], (features.kind(), features.device()));
+            let weights: Vec<&Tensor> = self.weights.iter().collect();
+            features.lstm(&[&zero, &zero], &weights, true, 1, 0.0, train, false, true).0
+        };
+        if !features.device().is_cuda() {
+            return run(features);
+        }
+        // libtorch's autocast makes fp16 of an LSTM on a GPU, whatever was asked for, and small gradients would vanish. It is little work.
+        let features = features.to_kind(self.weights[0].kind());
+        autocast::off(true, || run(&features)).expect("autocast is on for this device already")
     }
 }
 

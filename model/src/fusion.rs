@@ -73,7 +73,8 @@ impl Fusion {
             None => hidden.shallow_clone(),
         };
         let mixed = self.up.forward(&self.down.forward(&joined).sigmoid());
-        self.out.forward(&(joined + mixed))
+        // Under autocast the product is rounded to 16 bits; what the following blocks add to the stream must not be.
+        self.out.forward(&(joined + mixed)).to_kind(hidden.kind())
     }
 }
 

@@ -86,6 +86,8 @@ void ute_clear_hook(Hooked* hooked) {
 
 int ute_autocast_enabled(int cuda) { return at::autocast::is_autocast_enabled(cuda ? at::kCUDA : at::kCPU) ? 1 : 0; }
 
+void ute_autocast_set(int cuda, int enabled) { at::autocast::set_autocast_enabled(cuda ? at::kCUDA : at::kCPU, enabled != 0); }
+
 char* ute_autocast_enter(int cuda, int* dtype_before) {
   return guarded([&] {
     auto device = cuda ? at::kCUDA : at::kCPU;

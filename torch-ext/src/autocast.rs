@@ -23,6 +23,21 @@ pub fn bf16<T>(cuda: bool, action: impl FnOnce() -> T) -> Result<T, Error> {
     Ok(action())
 }
 
+/// Runs `action` without autocast on this thread; the state before is restored, also after a panic.
+///
+/// # Errors
+/// As [`bf16`].
+pub fn off<T>(cuda: bool, action: impl FnOnce() -> T) -> Result<T, Error> {
+    if !enabled(cuda) {
+        return Ok(action());
+    }
+    bf16(cuda, || {
+        // SAFETY: sets a thread-local flag, which the guard of the scope around restores.
+        unsafe { ffi::ute_autocast_set(c_int::from(cuda), 0) };
+        action()
+    })
+}
+
 /// Whether autocast is on for this thread.
 pub fn enabled(cuda: bool) -> bool {
     // SAFETY: reads a thread-local flag.

@@ -51,6 +51,7 @@ unsafe extern "C" {
     pub(crate) fn ute_profile_begin() -> *mut c_char;
     pub(crate) fn ute_profile_end(take: TakeSpan, context: *mut c_void) -> *mut c_char;
     pub(crate) fn ute_autocast_enabled(cuda: c_int) -> c_int;
+    pub(crate) fn ute_autocast_set(cuda: c_int, enabled: c_int);
     pub(crate) fn ute_autocast_enter(cuda: c_int, dtype_before: *mut c_int) -> *mut c_char;
     pub(crate) fn ute_autocast_leave(cuda: c_int, before: c_int, dtype_before: c_int) -> *mut c_char;
     pub(crate) fn ute_fused_fits(x: RawTensor) -> c_int;

@@ -56,7 +56,8 @@ pub fn cross_entropy(logits: &Tensor, targets: &Tensor, ignored: i64) -> Tensor 
 /// As [`dropout`].
 pub fn rms_norm(x: &Tensor, weight: &Tensor, epsilon: f64) -> Tensor {
     if !fits(x) || !fits(weight) {
-        return x.rms_norm(weight.size(), Some(weight), epsilon);
+        // libtorch has no kernel for two kinds, and makes many operations of it.
+        return x.to_kind(weight.kind()).rms_norm(weight.size(), Some(weight), epsilon);
     }
     // SAFETY: both tensors are borrowed for the length of the call.
     made(|out| unsafe { ffi::ute_rms_norm(raw(x), raw(weight), epsilon, out) })

@@ -292,6 +292,12 @@ fn a_target_that_is_no_class_is_refused() {
 fn autocast_runs_products_in_bf16_and_leaves_no_trace() {
     let (a, b) = (Tensor::ones([4, 4], (Kind::Float, Device::Cpu)), Tensor::ones([4, 4], (Kind::Float, Device::Cpu)));
     assert_eq!(autocast::bf16(false, || a.matmul(&b).kind()).expect("CPU"), Kind::BFloat16);
+    let within = || {
+        let without = autocast::off(false, || a.matmul(&b).kind()).expect("CPU");
+        (without, a.matmul(&b).kind())
+    };
+    assert_eq!(autocast::bf16(false, within).expect("CPU"), (Kind::Float, Kind::BFloat16));
+    assert_eq!(autocast::off(false, || autocast::enabled(false)), Ok(false));
     assert!(!autocast::enabled(false));
     let panicked = std::panic::catch_unwind(|| autocast::bf16(false, || panic!("on purpose")));
     assert!(panicked.is_err() && !autocast::enabled(false));

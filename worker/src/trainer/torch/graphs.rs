@@ -109,6 +109,7 @@ impl Graphs {
             }
             Known::Seen(_) => {
                 let parts = Tensor::zeros([*parts], (Kind::Float, *device));
+                tracing::info!(recordings = recorded + 1, "the passes of one more shape are replayed from now on");
                 *known = Known::Recorded(Box::new(Recorded::new(batch, shares, parts, pool, &pass)?));
             }
         }

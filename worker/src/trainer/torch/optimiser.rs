@@ -3,7 +3,7 @@
 //! `train.adam.decoupled: false` is `torch.optim.Adam` with its `weight_decay`: after clipping, the weights themselves are added to the
 //! gradients, all of them alike, as the official code does.
 
-use tch::Tensor;
+use tch::{Kind, Tensor};
 use unimse_core::id::Step;
 use unimse_core::job::ExitCause;
 use unimse_core::spec::TrainSpec;
@@ -44,11 +44,13 @@ pub(super) fn update_with(
         let penalty = &flat.parameters * (train.weight_decay * divisor.unwrap_or(1.0));
         let _ = tch::no_grad(|| flat.gradients.f_add_(&penalty)).map_err(failed)?;
     }
-    let scalar = divisor.map(|divisor| Tensor::from(divisor as f32).to_device(flat.parameters.device()));
+    // Filled where it is needed: a copy would be waited for.
+    let number = |value: f64| Tensor::full([0; 0], value, (Kind::Float, flat.parameters.device()));
+    let scalar = divisor.map(number);
     // Gradients beside a rank's own are sums in the making.
     let mut cleared = flat.own.iter().map(ExactSizeIterator::len).sum::<usize>() == flat.parameters.numel();
     let factor = train.schedule.factor(step, total);
-    let count = Tensor::from(step.0 as f32).to_device(flat.parameters.device());
+    let count = number(step.0 as f64);
     for super::flat::Group { range, decays, added } in &flat.groups {
         let own = train.adapter_learning_rate.filter(|_| *added);
         let parts: Vec<_> = flat.kept(range.clone()).collect();
@@ -86,7 +88,7 @@ mod tests {
     use std::collections::BTreeMap;
     use std::path::Path;
 
-    use tch::{Device, Kind, nn};
+    use tch::{Device, nn};
     use unimse_core::spec::parse_job;
     use unimse_model::{Batch, Config, Inputs, Modality, ModalityPart, UniMse, weights};
 
