@@ -102,7 +102,7 @@ mod tests {
         for length in 16..2000 {
             let found = rung(length);
             assert!(
-                found >= length && found % 16 == 0 && (length < 64 || found <= length + length / 4),
+                found >= length && found.is_multiple_of(16) && (length < 64 || found <= length + length / 4),
                 "{length} {found}"
             );
         }
