@@ -4,12 +4,16 @@
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <mutex>
 #include <optional>
+#include <set>
+#include <string>
 #include <vector>
 
 #include <ATen/Tensor.h>
 #include <ATen/autocast_mode.h>
 #include <ATen/ops/_fused_adamw.h>
+#include <c10/util/Exception.h>
 #include <torch/csrc/autograd/function.h>
 #include <torch/csrc/autograd/function_hook.h>
 #include <torch/csrc/autograd/variable.h>
@@ -48,9 +52,26 @@ struct Hooked {
   uintptr_t key;
 };
 
+// libtorch's C++ repeats its warnings at every call; Python's half would tell each once.
+struct Once : c10::WarningHandler {
+  void process(const c10::Warning& warning) override {
+    // Weights lie where the optimiser wants them, and gathering those of a small LSTM is next to nothing.
+    if (warning.msg().find("RNN module weights are not part of single contiguous chunk") != std::string::npos) return;
+    std::lock_guard<std::mutex> lock(mutex);
+    if (told.insert(warning.msg()).second) c10::WarningHandler::process(warning);
+  }
+  std::mutex mutex;
+  std::set<std::string> told;
+};
+
 }  // namespace
 
 extern "C" {
+
+void ute_warn_once() {
+  static Once handler;
+  c10::WarningUtils::set_warning_handler(&handler);
+}
 
 void ute_free(char* message) { std::free(message); }
 

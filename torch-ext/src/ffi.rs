@@ -15,6 +15,7 @@ pub(crate) type Run = extern "C" fn(context: *mut c_void, inputs: *const RawTens
 pub(crate) type DropContext = extern "C" fn(context: *mut c_void);
 
 unsafe extern "C" {
+    pub(crate) fn ute_warn_once();
     pub(crate) fn ute_free(message: *mut c_char);
     pub(crate) fn ute_fused_adamw(
         parameters: *const RawTensor,

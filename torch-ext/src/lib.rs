@@ -31,3 +31,9 @@ pub mod sublayer;
 pub mod view;
 
 pub use error::Error;
+
+/// Lets libtorch tell this thread each of its warnings once, on standard error, rather than at every call.
+pub fn warn_once() {
+    // SAFETY: sets a thread-local pointer to an object that lives as long as the program.
+    unsafe { ffi::ute_warn_once() };
+}

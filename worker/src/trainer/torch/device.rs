@@ -10,6 +10,7 @@ use unimse_torch_ext::cuda::{self, Entered, Stream};
 ///
 /// A GPU slot whose GPU cannot be used is an error: never a quiet fall-back to the processors.
 pub(super) fn prepare(slot: &Slot) -> Result<Device, ExitCause> {
+    unimse_torch_ext::warn_once();
     match slot {
         Slot::Cpu { threads } => {
             tch::set_num_threads(i32::try_from(*threads).unwrap_or(i32::MAX));
