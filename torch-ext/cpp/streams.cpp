@@ -13,6 +13,7 @@
 
 #include <ATen/Tensor.h>
 #include <ATen/core/grad_mode.h>
+#include <c10/core/CachingDeviceAllocator.h>
 #include <c10/core/Event.h>
 #include <c10/core/Stream.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
@@ -129,6 +130,21 @@ char* ute_copy_queued(at::Tensor* to, const at::Tensor* from) {
     TORCH_CHECK(to->sizes() == from->sizes() && to->scalar_type() == from->scalar_type(), "copies need tensors of one shape and kind");
     to->copy_(*from, true);
   });
+}
+
+// The most memory that libtorch has taken of a GPU, used or kept for later.
+char* ute_peak_memory(uint32_t index, uint64_t* bytes) {
+  return guarded([&] {
+    const c10::DeviceIndex own = device(index).index();
+    const auto stats = c10::getDeviceAllocator(c10::DeviceType::CUDA)->getDeviceStats(own);
+    const auto all = static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
+    *bytes = static_cast<uint64_t>(stats.reserved_bytes[all].peak);
+  });
+}
+
+// Gives the GPU back what is kept for later.
+char* ute_release_memory() {
+  return guarded([] { c10::getDeviceAllocator(c10::DeviceType::CUDA)->emptyCache(); });
 }
 
 char* ute_graph_pool(uint64_t pool[2]) {

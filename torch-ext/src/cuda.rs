@@ -12,6 +12,9 @@ use std::sync::OnceLock;
 
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
 
+use crate::error::check;
+use crate::{Error, ffi};
+
 pub mod graph;
 mod stream;
 
@@ -65,10 +68,29 @@ fn open(name: &str) -> Result<(), String> {
     library.map(std::mem::forget).map_err(reason)
 }
 
+/// The most memory that libtorch has taken of a device in this process, in bytes: what tensors use, and what is kept for the next.
+///
+/// # Errors
+/// When CUDA is not loaded or there is no such device.
+pub fn peak_memory(device: u32) -> Result<u64, Error> {
+    let mut bytes = 0;
+    // SAFETY: the pointer is to a number, which is written before the call returns.
+    check(unsafe { ffi::ute_peak_memory(device, &raw mut bytes) })?;
+    Ok(bytes)
+}
+
+/// Gives all devices back the memory that no tensor uses.
+///
+/// # Errors
+/// When CUDA is not loaded.
+pub fn release_memory() -> Result<(), Error> {
+    // SAFETY: libtorch only gives back what nobody uses.
+    check(unsafe { ffi::ute_release_memory() })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Error;
 
     #[test]
     fn the_loaders_reason_is_told() {
@@ -83,6 +105,7 @@ mod tests {
                 let error = stream.expect_err("nothing is loaded");
                 assert!(matches!(error, Error::Torch(_)), "{error}");
             }
+            assert!(peak_memory(0).is_err() && release_memory().is_err());
         }
     }
 }

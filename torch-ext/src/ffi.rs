@@ -133,6 +133,8 @@ unsafe extern "C" {
     pub(crate) fn ute_event_free(event: *mut c_void);
     pub(crate) fn ute_pin(tensor: RawTensor, out: *mut RawTensor) -> *mut c_char;
     pub(crate) fn ute_copy_queued(to: RawTensor, from: RawTensor) -> *mut c_char;
+    pub(crate) fn ute_peak_memory(device: u32, bytes: *mut u64) -> *mut c_char;
+    pub(crate) fn ute_release_memory() -> *mut c_char;
     pub(crate) fn ute_graph_pool(pool: *mut u64) -> *mut c_char;
     pub(crate) fn ute_graph_begin(pool: *const u64, graph: *mut *mut c_void) -> *mut c_char;
     pub(crate) fn ute_graph_end(graph: *mut c_void) -> *mut c_char;

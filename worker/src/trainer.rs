@@ -103,6 +103,11 @@ pub trait Replica {
         Ok(())
     }
 
+    /// The most memory of a GPU that this rank has taken, in bytes, if it is on one.
+    fn device_memory(&self) -> Option<u64> {
+        None
+    }
+
     /// Bytes of gradients (or what stands for them) that this rank gave to sums since the last call.
     fn traffic(&mut self) -> u64 {
         0

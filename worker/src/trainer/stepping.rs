@@ -93,6 +93,7 @@ impl Course<'_, '_> {
         let every = self.life.begin.spec.log.every.max(1);
         let mut values = BTreeMap::new();
         if cursor.step.0.is_multiple_of(every) || cursor.step.0 >= self.total {
+            let device_memory = self.life.replica.device_memory().map_or(f64::NAN, |bytes| bytes as f64 / 1e6);
             let times = [
                 ("data", sums.data),
                 ("forward", sums.forward),
@@ -114,6 +115,7 @@ impl Course<'_, '_> {
                 ("mfu", totals.teraflops / (parts.whole.as_secs_f64() * totals.peak)),
                 ("sent_megabytes", traffic as f64 / 1e6),
                 ("peak_memory_megabytes", peak_memory() as f64 / 1e6),
+                ("gpu_memory_megabytes", device_memory),
             ];
             values.extend(named.map(|(name, value)| (format!("train/{name}"), value)));
             values.retain(|_, value| value.is_finite());

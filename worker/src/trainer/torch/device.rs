@@ -3,14 +3,14 @@
 use tch::{Device, Tensor};
 use unimse_core::job::ExitCause;
 use unimse_core::worker::Slot;
-use unimse_torch_ext::Error;
 use unimse_torch_ext::cuda::{self, Entered, Stream};
+use unimse_torch_ext::{Error, warn_once};
 
 /// Prepares libtorch for a slot and names its device; the agent has hidden all GPUs but the slot's own.
 ///
 /// A GPU slot whose GPU cannot be used is an error: never a quiet fall-back to the processors.
 pub(super) fn prepare(slot: &Slot) -> Result<Device, ExitCause> {
-    unimse_torch_ext::warn_once();
+    warn_once();
     match slot {
         Slot::Cpu { threads } => {
             tch::set_num_threads(i32::try_from(*threads).unwrap_or(i32::MAX));
@@ -31,6 +31,7 @@ pub(super) fn prepare(slot: &Slot) -> Result<Device, ExitCause> {
 /// Lets this thread work in a stream of its own on a GPU, for the rest of its life: the default stream cannot be recorded, and waits
 /// for copies that others make.
 pub(super) fn own_stream(device: u32) -> Result<(), Error> {
+    warn_once();
     Stream::of_pool(device)?.enter().map(Entered::stay)
 }
 

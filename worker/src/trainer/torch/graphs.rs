@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 use tch::{Device, Kind, Tensor};
 use unimse_model::Batch;
-use unimse_torch_ext::cuda::{copy_queued, graph};
+use unimse_torch_ext::cuda::{self, copy_queued, graph};
 
 use super::super::{Halt, failed, invalid};
 use super::tensors;
@@ -140,7 +140,11 @@ impl Recorded {
         }
         let pool = match pool {
             Some(pool) => *pool,
-            None => *pool.insert(graph::Pool::new().map_err(failed)?),
+            None => {
+                // Recordings have memory of their own: what ordinary passes keep for the next is not needed beside it.
+                cuda::release_memory().map_err(failed)?;
+                *pool.insert(graph::Pool::new().map_err(failed)?)
+            }
         };
         let mut outcome = Ok(());
         let graph = graph::Graph::record(pool, || {

@@ -15,7 +15,7 @@ use unimse_core::job::ExitCause;
 use unimse_core::shard::{Batch, DataOrder};
 use unimse_model::config::ContrastiveConfig;
 use unimse_model::flops;
-use unimse_torch_ext::profile;
+use unimse_torch_ext::{cuda, profile};
 
 use super::super::{
     Copier, Description, Halt, Read, Replica, Span, Sums, Surroundings, Update, failed, invalid, spans,
@@ -315,6 +315,13 @@ impl Replica for TorchReplica {
 
     fn traffic(&mut self) -> u64 {
         std::mem::take(&mut self.traffic)
+    }
+
+    fn device_memory(&self) -> Option<u64> {
+        match self.device {
+            Device::Cuda(index) => cuda::peak_memory(index as u32).ok(),
+            _ => None,
+        }
     }
 
     fn record(&mut self) -> Result<(), ExitCause> {

@@ -63,7 +63,7 @@ pub struct Outcome {
     pub hidden: f64,
     /// The loss of every step over all ranks, the untimed ones included.
     pub losses: Vec<f64>,
-    /// Most memory the process had, in bytes.
+    /// Most memory the process had, in bytes; on a GPU that of the GPU.
     pub peak_bytes: u64,
     /// Bytes of gradients, or of what stands for them, that this rank gave to sums, over all steps.
     pub sent_bytes: u64,
@@ -320,7 +320,10 @@ impl Engine {
             exposed: median(self.exposed[(warm as usize).min(self.exposed.len())..].to_vec()),
             hidden: 1.0 - seconds(&self.exposed) / self.times.iter().map(|times| times[0].as_secs_f64()).sum::<f64>(),
             losses: self.losses,
-            peak_bytes: peak_bytes(),
+            peak_bytes: match self.device {
+                Device::Cuda(index) => cuda::peak_memory(index as u32).unwrap_or(0),
+                _ => peak_bytes(),
+            },
             sent_bytes: self.sent,
             learning: self.flat.entries.iter().map(|entry| entry.len).sum(),
             flops: 0.0,
