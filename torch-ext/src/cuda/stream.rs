@@ -39,6 +39,18 @@ impl Stream {
         Ok(Self { device, id })
     }
 
+    /// One of them that is not this one.
+    ///
+    /// # Errors
+    /// As [`Stream::current`].
+    pub fn another(self) -> Result<Self, Error> {
+        // They are given out in turn, so that the next is another.
+        match Self::of_pool(self.device)? {
+            same if same == self => Self::of_pool(self.device),
+            other => Ok(other),
+        }
+    }
+
     /// The `CUstream` handle of the stream in whose order this thread works; 0 is the legacy default stream.
     ///
     /// # Errors
@@ -108,7 +120,6 @@ impl Drop for Entered {
 #[derive(Debug)]
 pub struct Event {
     raw: *mut c_void,
-    device: u32,
 }
 
 // SAFETY: an event may be waited for from any thread; it is not changed after it was made.
@@ -123,17 +134,7 @@ impl Event {
         let mut event = std::ptr::null_mut();
         // SAFETY: the pointer is to a place for the event, which drop frees.
         check(unsafe { ffi::ute_event_record(stream.device, stream.id, &raw mut event) })?;
-        Ok(Self { raw: event, device: stream.device })
-    }
-
-    /// Lets this thread work in another stream, behind the mark and beside what comes after it.
-    ///
-    /// # Errors
-    /// As [`Stream::current`].
-    pub fn beside(&self) -> Result<Entered, Error> {
-        let stream = Stream::of_pool(self.device)?;
-        stream.wait_for(self)?;
-        stream.enter()
+        Ok(Self { raw: event })
     }
 }
 

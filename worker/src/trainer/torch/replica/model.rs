@@ -10,7 +10,7 @@ use unimse_core::id::Rank;
 use unimse_core::job::ExitCause;
 use unimse_core::spec::Precision;
 use unimse_model::{Config, UniMse, weights};
-use unimse_torch_ext::cuda::Event;
+use unimse_torch_ext::cuda::{Event, Stream};
 use unimse_torch_ext::view;
 
 use super::super::super::{Copier, Halt, Read, failed, invalid};
@@ -260,13 +260,14 @@ impl Model {
         };
         let tensors: Vec<Tensor> = places.iter().map(tensor).collect();
         let copies = self.copies.clone();
-        // On a GPU beside the next passes, behind what is queued now.
-        let queued = device::stream_of(&flat.parameters).and_then(|stream| stream.map(Event::after).transpose());
+        // On a GPU beside the next passes, which may be recorded meanwhile, and behind what is queued now.
+        let beside = device::stream_of(&flat.parameters).and_then(|stream| {
+            let beside = |stream: Stream| Ok((stream.another()?, Event::after(stream)?));
+            stream.map(beside).transpose()
+        });
         Box::new(move || {
-            let _entered = match queued.map_err(failed)? {
-                Some(event) => Some(event.beside().map_err(failed)?),
-                None => None,
-            };
+            let enter = |(stream, event): (Stream, Event)| stream.wait_for(&event).and_then(|()| stream.enter());
+            let _entered = beside.and_then(|beside| beside.map(enter).transpose()).map_err(failed)?;
             copies.of(&tensors)
         })
     }
