@@ -199,6 +199,10 @@ fn single_mistakes_say_what_is_wrong() {
             "E0110 4:36 `train.max_steps` and `train.max_epochs` exclude each other",
         ),
         (
+            "train: {cuda_graphs: true, activation_checkpointing: true}",
+            "E0110 4:22 `train.cuda_graphs` and `train.activation_checkpointing` exclude each other",
+        ),
+        (
             "train: {global_batch: 96, micro_batch: 36}",
             "E0110 4:40 `train.micro_batch` 36 does not divide `train.global_batch` 96",
         ),
