@@ -5,7 +5,7 @@
 
 use tch::{TchError, Tensor};
 
-use crate::error::check;
+use crate::error::{check, made};
 use crate::ffi::{self, RawTensor, raw};
 
 /// Maps `x [.., n]` by `weight [m, n]` to `[.., m]`.
@@ -36,10 +36,6 @@ pub fn linears<const N: usize>(x: &Tensor, weights: [&Tensor; N]) -> [Tensor; N]
 /// # Panics
 /// As [`linear`], also for an id beyond the table.
 pub fn embedding(weight: &Tensor, ids: &Tensor) -> Tensor {
-    let mut out: RawTensor = std::ptr::null_mut();
     // SAFETY: both tensors are borrowed for the length of the call.
-    let done = check(unsafe { ffi::ute_embedding(raw(weight), raw(ids), &raw mut out) });
-    done.map_err(|error| TchError::Torch(error.to_string())).expect("ids are numbers of rows");
-    // SAFETY: without an error it is a tensor that nobody else owns.
-    unsafe { Tensor::from_ptr(out.cast()) }
+    made(|out| unsafe { ffi::ute_embedding(raw(weight), raw(ids), out) }).expect("ids are numbers of rows")
 }

@@ -1,8 +1,10 @@
 //! What can go wrong at the door.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, c_char};
 
-use crate::ffi;
+use tch::Tensor;
+
+use crate::ffi::{self, RawTensor};
 
 /// An error of this crate.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -26,7 +28,7 @@ impl From<tch::TchError> for Error {
 }
 
 /// Turns the shim's answer into a result.
-pub(crate) fn check(message: *mut std::ffi::c_char) -> Result<(), Error> {
+pub(crate) fn check(message: *mut c_char) -> Result<(), Error> {
     if message.is_null() {
         return Ok(());
     }
@@ -35,4 +37,12 @@ pub(crate) fn check(message: *mut std::ffi::c_char) -> Result<(), Error> {
     // SAFETY: as above, and it is not used after this.
     unsafe { ffi::ute_free(message) };
     Err(Error::Torch(text))
+}
+
+/// Takes the tensor that a function of the shim makes: it writes a pointer to a new one unless it gives an error.
+pub(crate) fn made(make: impl FnOnce(*mut RawTensor) -> *mut c_char) -> Result<Tensor, Error> {
+    let mut out: RawTensor = std::ptr::null_mut();
+    check(make(&raw mut out))?;
+    // SAFETY: without an error `out` is a tensor that nobody else owns.
+    Ok(unsafe { Tensor::from_ptr(out.cast()) })
 }

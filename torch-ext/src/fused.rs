@@ -4,9 +4,9 @@
 //! a key; the key is drawn from libtorch's default CPU generator, so `manual_seed` decides them, and the number of threads does not.
 //! No mask is kept for the backward pass: it is computed again.
 
-use tch::{TchError, Tensor};
+use tch::Tensor;
 
-use crate::error::check;
+use crate::error;
 use crate::ffi::{self, RawTensor, raw};
 
 /// Sets each number to 0 with probability `p` and scales the others by `1 / (1 - p)`; does nothing unless `train`.
@@ -70,8 +70,5 @@ fn fits(x: &Tensor) -> bool {
 
 /// Takes the tensor that a function of the shim makes.
 fn made(make: impl FnOnce(*mut RawTensor) -> *mut std::ffi::c_char) -> Tensor {
-    let mut out: RawTensor = std::ptr::null_mut();
-    let tensor = check(make(&raw mut out)).map_err(|error| TchError::Torch(error.to_string()));
-    // SAFETY: without an error `out` is a tensor that nobody else owns.
-    tensor.map(|()| unsafe { Tensor::from_ptr(out.cast()) }).expect("libtorch computes on tensors whose shapes agree")
+    error::made(make).expect("libtorch computes on tensors whose shapes agree")
 }

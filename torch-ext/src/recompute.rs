@@ -4,10 +4,10 @@
 use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use tch::{TchError, Tensor};
+use tch::Tensor;
 
 use crate::autocast;
-use crate::error::check;
+use crate::error::made;
 use crate::ffi::{self, RawTensor, raw};
 
 type Part = Box<dyn Fn(&[Tensor]) -> Tensor + Send>;
@@ -33,14 +33,10 @@ pub fn of(inputs: &[&Tensor], part: impl Fn(&[Tensor]) -> Tensor + Send + 'stati
     let context = Context { part: Box::new(part), cuda, bf16: autocast::enabled(cuda) };
     let context: *mut Context = Box::into_raw(Box::new(context));
     let inputs: Vec<RawTensor> = inputs.iter().map(|input| raw(input)).collect();
-    let mut out: RawTensor = std::ptr::null_mut();
     // SAFETY: the tensors are borrowed for the length of the call; the shim owns the context from here on and gives it back to `free`
     // exactly once, when nothing can call `run` any more.
-    let done =
-        check(unsafe { ffi::ute_recompute(inputs.as_ptr(), inputs.len(), run, free, context.cast(), &raw mut out) });
-    let made = done.map_err(|error| TchError::Torch(error.to_string()));
-    // SAFETY: without an error `out` is a tensor that nobody else owns.
-    made.map(|()| unsafe { Tensor::from_ptr(out.cast()) }).expect("the part computes")
+    made(|out| unsafe { ffi::ute_recompute(inputs.as_ptr(), inputs.len(), run, free, context.cast(), out) })
+        .expect("the part computes")
 }
 
 /// Calls the part; a panic ends here, because C++ frames lie between it and the caller.

@@ -6,9 +6,9 @@
 //!
 //! Only for 32 bits on the CPU, one thread, no autocast, and a libtorch with MKL inside: ask [`fits`] first.
 
-use tch::{TchError, Tensor};
+use tch::Tensor;
 
-use crate::error::check;
+use crate::error;
 use crate::ffi::{self, RawTensor, raw};
 
 /// Tells whether the sublayers can be used on `x`, here and now.
@@ -130,8 +130,5 @@ impl Attention<'_> {
 
 /// Takes the tensor that a function of the shim makes.
 fn made(make: impl FnOnce(*mut RawTensor) -> *mut std::ffi::c_char) -> Tensor {
-    let mut out: RawTensor = std::ptr::null_mut();
-    let tensor = check(make(&raw mut out)).map_err(|error| TchError::Torch(error.to_string()));
-    // SAFETY: without an error `out` is a tensor that nobody else owns.
-    tensor.map(|()| unsafe { Tensor::from_ptr(out.cast()) }).expect("the sublayer's tensors fit each other")
+    error::made(make).expect("the sublayer's tensors fit each other")
 }

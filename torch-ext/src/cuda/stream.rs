@@ -6,8 +6,8 @@ use std::marker::PhantomData;
 use tch::Tensor;
 
 use crate::Error;
-use crate::error::check;
-use crate::ffi::{self, RawTensor, raw};
+use crate::error::{check, made};
+use crate::ffi::{self, raw};
 
 /// One of libtorch's streams: what is queued in it runs in that order, and beside other streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,11 +150,8 @@ impl Drop for Event {
 /// # Errors
 /// When CUDA is not loaded.
 pub fn pinned(tensor: &Tensor) -> Result<Tensor, Error> {
-    let mut out: RawTensor = std::ptr::null_mut();
     // SAFETY: `tensor` is borrowed for the length of the call.
-    check(unsafe { ffi::ute_pin(raw(tensor), &raw mut out) })?;
-    // SAFETY: without an error `out` is a tensor that nobody else owns.
-    Ok(unsafe { Tensor::from_ptr(out.cast()) })
+    made(|out| unsafe { ffi::ute_pin(raw(tensor), out) })
 }
 
 /// Copies numbers between tensors of one shape and kind. Between pinned memory and a GPU the copy is only queued: libtorch keeps the
