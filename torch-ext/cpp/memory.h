@@ -12,7 +12,8 @@ inline bool plain(const at::Tensor& x) { return x.device().is_cpu() && x.scalar_
 inline at::Tensor memory_of(const at::Tensor& weight) {
   if (!weight.is_leaf() || !weight.requires_grad()) return at::Tensor();
   const at::Tensor& gradient = weight.grad();
-  bool fits = gradient.defined() && plain(gradient) && gradient.is_contiguous() && gradient.sizes() == weight.sizes();
+  bool fits = gradient.defined() && gradient.device() == weight.device() && gradient.scalar_type() == at::kFloat &&
+              gradient.is_contiguous() && gradient.sizes() == weight.sizes();
   return fits ? gradient : at::Tensor();
 }
 

@@ -100,6 +100,42 @@ fn layers_that_accumulate_give_the_gradients_of_libtorch_and_the_hook_comes_last
 }
 
 #[test]
+fn under_autocast_layers_add_gradients_of_16_bits_to_those_of_32() {
+    tch::manual_seed(6);
+    let random = |size: [i64; 2]| Tensor::randn(size, (Kind::Float, Device::Cpu));
+    let (x, one, other) = (random([7, 16]), random([5, 16]), random([5, 16]));
+    let run = |x: &Tensor, weights: [&Tensor; 2], ours: bool| {
+        let pass = || {
+            let [a, b] = if ours {
+                accumulate::linears(x, weights)
+            } else {
+                weights.map(|weight| x.linear::<Tensor>(weight, None))
+            };
+            assert_eq!((a.kind(), b.kind()), (Kind::BFloat16, Kind::BFloat16));
+            (a * 2.0 + b).to_kind(Kind::Float).square().sum(Kind::Float)
+        };
+        autocast::bf16(false, pass).expect("the CPU has autocast").backward();
+    };
+    let leaves = || [&x, &one, &other].map(|tensor| tensor.copy().set_requires_grad(true));
+    let [x_expected, one_expected, other_expected] = leaves();
+    run(&x_expected, [&one_expected, &other_expected], false);
+    let [x_found, one_found, other_found] = leaves();
+    let flat = Tensor::zeros([5 * 16], (Kind::Float, Device::Cpu));
+    gradient::set(&one_found, &flat.view([5, 16])).expect("the same shape");
+    for round in 1..=2 {
+        run(&x_found, [&one_found, &other_found], true);
+        let near = |found: &Tensor, expected: &Tensor| {
+            let most = (found - expected * f64::from(round)).abs().max().double_value(&[]);
+            assert!(most <= 0.01 * f64::from(round) * expected.abs().max().double_value(&[]), "round {round}: {most}");
+        };
+        near(&x_found.grad(), &x_expected.grad());
+        near(&flat.view([5, 16]), &one_expected.grad());
+        near(&other_found.grad(), &other_expected.grad());
+    }
+    assert_eq!((x_found.grad().kind(), other_found.grad().kind()), (Kind::Float, Kind::Float));
+}
+
+#[test]
 fn a_layer_whose_gradient_is_all_direct_still_tells_its_hook() {
     let weight = leaf(&[1.0, 2.0]).view([1, 2]).detach().set_requires_grad(true);
     gradient::set(&weight, &weight.zeros_like()).expect("the same shape");
