@@ -13,6 +13,7 @@
 #include <ATen/ops/embedding.h>
 #include <ATen/ops/embedding_dense_backward.h>
 #include <ATen/ops/linear.h>
+#include <ATen/ops/sum.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "guarded.h"
@@ -148,9 +149,28 @@ struct Embedding : torch::autograd::Function<Embedding> {
   }
 };
 
+// Gives `whole`, which was made of `part [1, ..]` for every sample of a batch. Its gradient is summed over the samples at once: of a bias that
+// all blocks of a stack share, libtorch would add up whole ones, block by block.
+struct Shared : torch::autograd::Function<Shared> {
+  static Tensor forward(AutogradContext*, const Tensor&, const Tensor& whole) { return whole.detach(); }
+
+  static variable_list backward(AutogradContext*, variable_list gradients) {
+    const Tensor& whole = gradients[0];
+    if (!whole.defined()) return {Tensor(), Tensor()};
+    return {whole.size(0) == 1 ? whole.to(at::kFloat) : whole.sum(at::IntArrayRef({0}), true, at::kFloat), Tensor()};
+  }
+};
+
 }  // namespace
 
 extern "C" {
+
+char* ute_shared(const at::Tensor* part, const at::Tensor* whole, at::Tensor** out) {
+  return guarded([&] {
+    TORCH_CHECK(part->size(0) == 1 && part->sizes().slice(1) == whole->sizes().slice(1), "what samples share has one row");
+    *out = new at::Tensor(Shared::apply(*part, *whole));
+  });
+}
 
 char* ute_linears(const at::Tensor* x, at::Tensor* const* weights, size_t count, at::Tensor** outputs) {
   return guarded([&] {

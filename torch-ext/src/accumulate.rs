@@ -39,3 +39,13 @@ pub fn embedding(weight: &Tensor, ids: &Tensor) -> Tensor {
     // SAFETY: both tensors are borrowed for the length of the call.
     made(|out| unsafe { ffi::ute_embedding(raw(weight), raw(ids), out) }).expect("ids are numbers of rows")
 }
+
+/// Returns `whole [B, ..]`, which was made without gradients of `part [1, ..]` for every sample; its gradient goes to `part`, summed over the
+/// samples in 32 bits.
+///
+/// # Panics
+/// When the shapes beside the first dimension differ.
+pub fn shared(part: &Tensor, whole: &Tensor) -> Tensor {
+    // SAFETY: both tensors are borrowed for the length of the call.
+    made(|out| unsafe { ffi::ute_shared(raw(part), raw(whole), out) }).expect("the whole was made of the part")
+}

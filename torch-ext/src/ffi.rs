@@ -47,6 +47,7 @@ unsafe extern "C" {
         outputs: *mut RawTensor,
     ) -> *mut c_char;
     pub(crate) fn ute_embedding(weight: RawTensor, ids: RawTensor, out: *mut RawTensor) -> *mut c_char;
+    pub(crate) fn ute_shared(part: RawTensor, whole: RawTensor, out: *mut RawTensor) -> *mut c_char;
     pub(crate) fn ute_now() -> u64;
     pub(crate) fn ute_thread() -> i64;
     pub(crate) fn ute_profile_begin() -> *mut c_char;

@@ -4,7 +4,7 @@ use std::cell::OnceCell;
 use std::sync::Arc;
 
 use tch::{Kind, Tensor, nn};
-use unimse_torch_ext::{accumulate, fused, sublayer};
+use unimse_torch_ext::{accumulate, autocast, fused, sublayer};
 
 use super::lora::Projection;
 use super::{LayerNorm, Linear, Packing, projection};
@@ -42,25 +42,28 @@ pub struct Bias {
     rows: Option<[Arc<[i64]>; 2]>,
     /// Both, once somebody needs them as one.
     sum: OnceCell<Tensor>,
+    /// The same without gradients, as a GPU's attention wants it.
+    whole: OnceCell<Tensor>,
 }
 
 impl Bias {
     /// Takes what there is of both; there must be one.
     pub fn new(relative: Option<&Tensor>, padding: Option<&Tensor>) -> Self {
         let [relative, padding] = [relative, padding].map(|part| part.map(Tensor::shallow_clone));
-        Self { relative, padding, rows: None, sum: OnceCell::new() }
+        Self { relative, padding, rows: None, sum: OnceCell::new(), whole: OnceCell::new() }
     }
 
     /// For packed rows, whose padding needs no hiding.
     pub fn packed(relative: Option<&Tensor>, queries: &Packing, keys: &Packing) -> Self {
         let rows = Some([queries, keys].map(Packing::starts));
-        Self { relative: relative.map(Tensor::shallow_clone), padding: None, rows, sum: OnceCell::new() }
+        let relative = relative.map(Tensor::shallow_clone);
+        Self { relative, padding: None, rows, sum: OnceCell::new(), whole: OnceCell::new() }
     }
 
     /// The same with another tensor of relative positions, which may be a leaf of another graph.
     pub(super) fn over(&self, relative: Option<&Tensor>) -> Self {
         let [relative, padding] = [relative, self.padding.as_ref()].map(|part| part.map(Tensor::shallow_clone));
-        Self { relative, padding, rows: self.rows.clone(), sum: OnceCell::new() }
+        Self { relative, padding, rows: self.rows.clone(), sum: OnceCell::new(), whole: OnceCell::new() }
     }
 
     /// A tensor that broadcasts to `[B, H, Q, S]`.
@@ -70,6 +73,26 @@ impl Bias {
             (Some(one), None) | (None, Some(one)) => one.shallow_clone(),
             (None, None) => unreachable!("a stack has positions or padding"),
         })
+    }
+
+    /// The same in element type `kind` for one block: its gradient is summed over the batch before those of blocks are added up. A bias of
+    /// all scores has as many numbers as all of them, and at long inputs adding up a dozen such gradients takes longer than
+    /// the attention itself.
+    fn of_block(&self, kind: Kind) -> Tensor {
+        let whole = self.whole.get_or_init(|| {
+            let sum = || {
+                let padding = self.padding.as_ref();
+                self.relative.as_ref().map_or_else(
+                    || padding.expect("a stack has positions or padding").shallow_clone(),
+                    |relative| padding.map_or_else(|| relative.detach(), |padding| relative + padding),
+                )
+            };
+            tch::no_grad(|| sum().to_kind(kind))
+        });
+        match &self.relative {
+            Some(relative) if relative.requires_grad() => accumulate::shared(relative, whole),
+            _ => whole.shallow_clone(),
+        }
     }
 }
 
@@ -133,7 +156,12 @@ impl Attention {
         assert!(bias.rows.is_none(), "packed rows are for the fused sublayer only");
         let normed = norm.forward(hidden);
         let memory = self.project(states.unwrap_or(&normed));
-        let attended = self.forward(&normed, &memory, bias.sum(), train);
+        let attended = if normed.device().is_cuda() {
+            let kind = if autocast::enabled(true) { Kind::BFloat16 } else { normed.kind() };
+            self.forward(&normed, &memory, &bias.of_block(kind), train)
+        } else {
+            self.forward(&normed, &memory, bias.sum(), train)
+        };
         fused::dropout_add(&attended, hidden, self.dropout, train)
     }
 

@@ -136,6 +136,25 @@ fn under_autocast_layers_add_gradients_of_16_bits_to_those_of_32() {
 }
 
 #[test]
+fn what_samples_share_gets_the_sum_of_their_gradients_from_every_use() {
+    tch::manual_seed(7);
+    let random = |size: &[i64]| Tensor::randn(size, (Kind::Float, Device::Cpu));
+    for batch in [1, 3] {
+        let (values, padding) = (random(&[1, 2, 4, 5]), random(&[batch, 1, 1, 5]));
+        let factors = [random(&[batch, 2, 4, 5]), random(&[batch, 2, 4, 5])];
+        let plain = values.copy().set_requires_grad(true);
+        let sum = &plain + &padding;
+        (&sum * &factors[0] + &sum * &factors[1]).sum(Kind::Float).backward();
+        let part = values.copy().set_requires_grad(true);
+        let whole = tch::no_grad(|| &part + &padding);
+        let uses = factors.each_ref().map(|factor| accumulate::shared(&part, &whole) * factor);
+        assert!(uses[0].requires_grad());
+        (&uses[0] + &uses[1]).sum(Kind::Float).backward();
+        assert!(part.grad().allclose(&plain.grad(), 1e-5, 1e-5, false));
+    }
+}
+
+#[test]
 fn a_layer_whose_gradient_is_all_direct_still_tells_its_hook() {
     let weight = leaf(&[1.0, 2.0]).view([1, 2]).detach().set_requires_grad(true);
     gradient::set(&weight, &weight.zeros_like()).expect("the same shape");
