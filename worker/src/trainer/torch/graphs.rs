@@ -138,13 +138,12 @@ impl Recorded {
         if !device.is_cuda() {
             return Ok(Self { batch, shares, parts, graph: None });
         }
-        let pool = match pool {
-            Some(pool) => *pool,
-            None => {
-                // Recordings have memory of their own: what ordinary passes keep for the next is not needed beside it.
-                cuda::release_memory().map_err(failed)?;
-                *pool.insert(graph::Pool::new().map_err(failed)?)
-            }
+        let pool = if let Some(pool) = pool {
+            *pool
+        } else {
+            // Recordings have memory of their own: what ordinary passes keep for the next is not needed beside it.
+            cuda::release_memory().map_err(failed)?;
+            *pool.insert(graph::Pool::new().map_err(failed)?)
         };
         let mut outcome = Ok(());
         let graph = graph::Graph::record(pool, || {
